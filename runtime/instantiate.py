@@ -1,0 +1,108 @@
+"""Builds objects from config nodes that name a `_target_`; only this repository, mlx.optimizers and named plugins."""
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from runtime.errors import UsageError, closest
+
+ROOMS = (
+    "dataloaders", "domains", "evaluation", "losses", "models", "ops", "optimizers", "runtime", "solvers", "traces",
+    "training", "visualizers",
+)
+ALLOWED = (*ROOMS, "mlx.optimizers", "mlx.nn")  # fmt: skip
+
+
+def locate(path: str, plugins: tuple[str, ...] = ()) -> Any:
+    """The object at a dotted path, if its package is allowed (ours, MLX's, or one named in `plugins`)."""
+    module_name, _, attribute = path.rpartition(".")
+    if not any(module_name == room or module_name.startswith(room + ".") for room in (*ALLOWED, *plugins)):
+        raise UsageError(
+            f"_target_ {path!r} is outside the packages a config may build from; it must start with one of "
+            f"{', '.join((*ALLOWED, *plugins))} (add your own package with plugins=[name])."
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise UsageError(f"_target_ {path!r} needs the package {error.name!r}, which is not installed.") from error
+        raise UsageError(f"_target_ {path!r}: there is no module {module_name!r}.") from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise UsageError(f"_target_ {path!r}: {module_name} has no {attribute!r}; nearest: {closest(attribute, public)}.")
+    return getattr(module, attribute)
+
+
+def build(node: Any, *args: Any, plugins: tuple[str, ...] = (), **extra: Any) -> Any:
+    """Builds a config node and everything inside it; `extra` are further keyword arguments of the outermost object.
+
+    A mapping with `_target_` becomes a call (a partial with `_partial_: true`); other mappings and lists are
+    rebuilt with their members built. Raises UsageError for unknown or missing arguments and wrong simple types.
+    """
+    if isinstance(node, DictConfig | ListConfig):
+        node = OmegaConf.to_container(node, resolve=True)
+    if isinstance(node, list):
+        return [build(item, plugins=plugins) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = {k: build(v, plugins=plugins) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    if "_target_" not in node:
+        return {**inner, **extra}
+    target = locate(node["_target_"], plugins)
+    kwargs = {**inner, **extra}
+    check_arguments(target, node["_target_"], args, kwargs, partially=bool(node.get("_partial_")))
+    return partial(target, *args, **kwargs) if node.get("_partial_") else target(*args, **kwargs)
+
+
+def check_arguments(target: Any, name: str, args: tuple, kwargs: dict[str, Any], partially: bool) -> None:
+    """Raises UsageError where the arguments do not fit the signature: unknown, missing, or of a wrong simple type."""
+    signature = inspect.signature(target)
+    parameters = signature.parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in kwargs:
+            if key not in parameters:
+                near = closest(key, list(parameters))
+                raise UsageError(f"{name} takes no argument {key!r}; nearest of what it takes: {near}.")
+    try:
+        bound = signature.bind_partial(*args, **kwargs) if partially else signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"{name}: {error}; its signature is {signature}.") from error
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, value in bound.arguments.items():
+        if key in hints and not fits(value, hints[key]):
+            raise UsageError(f"{name}: {key} must be {_spell(hints[key])}, got {value!r}.")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value fits a hint made of simple types; hints that are not simple always fit."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint in (None, type(None)):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if typing.get_origin(hint) in (list, tuple):
+        return isinstance(value, list | tuple)
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, Mapping)
+    return True
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)

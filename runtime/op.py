@@ -1,0 +1,124 @@
+"""The protocols everything plugs into: Batch, Context, Op, Objective.
+
+A batch is one flat dictionary of arrays whose first axis is the sample. Ops read keys and write keys.
+A generative objective is one op: `ObjectiveOp` puts its loss under "loss".
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+Batch = dict[str, mx.array]
+NumpyBatch = dict[str, np.ndarray]
+Field = Callable[[mx.array, mx.array], mx.array]  # (x, t) -> dx/dt, t a 0-d array
+
+
+@dataclass
+class Context:
+    """What an op may know beside its data.
+
+    mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
+    arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients.
+    wrap(model): the model as an op must call it (casts to the run's precision).
+    """
+
+    mode: str
+    key: mx.array
+    step: mx.array
+    epoch: mx.array
+    run: Callable[[Batch, str], Batch] | None = None
+    wrap: Callable[[nn.Module], Any] = lambda model: model
+
+
+def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+class Op:
+    """A step of a network: reads `inputs` from the data, writes `outputs`, active in `mode`.
+
+    mode: None for all, a name, a list of names, or "!name" for all but one.
+    models: modules the op owns by name. state: arrays kept between steps (dict, possibly nested).
+    carry: data keys that this op leaves for the next training step.
+    """
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    mode: str | Sequence[str] | None = None
+    carry: tuple[str, ...] = ()
+
+    def __init__(self, inputs: str | Sequence[str] = (), outputs: str | Sequence[str] = (), mode=None):
+        self.inputs, self.outputs, self.mode = as_tuple(inputs), as_tuple(outputs), mode
+        self.models: dict[str, nn.Module] = {}
+        self.state: dict[str, Any] = {}
+
+    def initial_carry(self, batch: Batch) -> Batch:
+        """The carry before the first step, shaped after `batch`."""
+        return {}
+
+    def forward(self, data: Batch, ctx: Context) -> Batch:
+        """Returns what it adds to the data, a dictionary with the keys of `outputs`."""
+        raise NotImplementedError
+
+
+def active(mode: str | Sequence[str] | None, current: str) -> bool:
+    """Whether something declared for `mode` takes part in mode `current`."""
+    if mode is None:
+        return True
+    names = as_tuple(mode)
+    if any(name.startswith("!") for name in names):
+        return all(name.removeprefix("!") != current for name in names)
+    return current in names
+
+
+class Objective:
+    """A training objective: loss, and for generative ones how to sample from what it trained.
+
+    extras: the keys `__call__` returns beside the loss. carry: data keys kept for the next step.
+    conditions: batch keys handed to the model by name (for example "label").
+    """
+
+    extras: tuple[str, ...] = ()
+    carry: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+
+    def __call__(self, model, batch: Batch, ctx: Context) -> tuple[mx.array, Batch]:
+        """The scalar loss in float32 and the extra keys."""
+        raise NotImplementedError
+
+    def initial_carry(self, model, batch: Batch) -> Batch:
+        """The carry before the first step."""
+        return {}
+
+    def host_ops(self) -> list:
+        """NumPy batch ops that the objective needs in the loader (a coupling, for example)."""
+        return []
+
+    def velocity(self, model, **conditions: mx.array) -> Field:
+        """The field (x (B, ...), t 0-d) -> velocity (B, ...) of the generative ODE; t=0 is noise, t=1 data."""
+        raise NotImplementedError(f"{type(self).__name__} has no velocity: it is not a generative objective")
+
+    def sample(self, model, noise: mx.array, solver, **conditions: mx.array) -> mx.array:
+        """Carries noise (B, ...) at t=0 to samples at t=1."""
+        return solver.solve(self.velocity(model, **conditions), noise)
+
+
+class ObjectiveOp(Op):
+    """An objective as an op: writes its loss under "loss" and its extras under their names."""
+
+    def __init__(self, model: nn.Module, objective: Objective, name: str = "model"):
+        super().__init__(outputs=("loss", *objective.extras))
+        self.models, self.objective, self.name = {name: model}, objective, name
+        self.carry = objective.carry
+
+    def initial_carry(self, batch: Batch) -> Batch:
+        return self.objective.initial_carry(self.models[self.name], batch)
+
+    def forward(self, data: Batch, ctx: Context) -> Batch:
+        loss, extra = self.objective(ctx.wrap(self.models[self.name]), data, ctx)
+        return {"loss": loss, **extra}
