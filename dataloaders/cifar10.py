@@ -1,0 +1,100 @@
+"""CIFAR-10 from the official archives, or from a folder of images by class."""
+
+import io
+import math
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dataloaders.image_folder import ImageFolder
+from dataloaders.source import ImageSource
+from runtime.errors import UsageError
+
+IMAGE = (3, 32, 32)
+PIXELS = math.prod(IMAGE)
+FILES = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
+LAYOUTS = {"cifar-10-batches-py": "cifar-10-python.tar.gz", "cifar-10-batches-bin": "cifar-10-binary.tar.gz"}
+# What a pickled dictionary of NumPy arrays needs, under the names of NumPy 1 and 2. Nothing else is ever called.
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain containers and NumPy arrays only, so that a downloaded file cannot run code."""
+
+    def find_class(self, module: str, name: str) -> object:
+        """The few callables allowed."""
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
+        return ALLOWED[module, name]
+
+
+class Cifar10(ImageSource):
+    """CIFAR-10 (Krizhevsky 2009), (32, 32, 3) with 10 labels: 50,000 "train", 10,000 "test".
+
+    Looks under `root` for the official Python or binary version, as extracted folder or as .tar.gz (read in place),
+    then for `<part>/<class>/*.jpg` or .png. Images of the last kind are usually re-encoded: do not compare their FID
+    with published values.
+    """
+
+    def __init__(self, root: str = "data/cifar10", part: Literal["train", "test"] = "train"):
+        folder = Path(root)
+        self.layout = next((k for k, v in LAYOUTS.items() if (folder / k).is_dir() or (folder / v).is_file()), "images")
+        if self.layout == "images":
+            if not (folder / part).is_dir():
+                raise UsageError(
+                    "CIFAR-10 is missing: put cifar-10-python.tar.gz (from https://www.cs.toronto.edu/~kriz/cifar.html)"
+                    f" into {folder.absolute()}."
+                )
+            images = ImageFolder(root, part, size=32).arrays
+            super().__init__(images["x"], images["label"], classes=10)
+            return
+        parse = parse_pickle if self.layout == "cifar-10-batches-py" else parse_binary
+        parts = [parse(raw, name) for name, raw in read_files(folder, self.layout, FILES[part]).items()]
+        images = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, *IMAGE).transpose(0, 2, 3, 1)
+        super().__init__(np.ascontiguousarray(images), np.concatenate([labels for _, labels in parts]), classes=10)
+
+
+def read_files(folder: Path, layout: str, names: list[str]) -> dict[str, bytes]:
+    """The contents of the batch files by path, from the extracted folder or else from the archive."""
+    names = [f"{layout}/{name}{'.bin' if layout.endswith('bin') else ''}" for name in names]
+    if (folder / layout).is_dir():
+        for name in names:
+            if not (folder / name).is_file():
+                raise UsageError(f"CIFAR-10 is incomplete: {folder / name} is missing; extract the archive again.")
+        return {str(folder / name): (folder / name).read_bytes() for name in names}
+    path = folder / LAYOUTS[layout]
+    try:
+        with tarfile.open(path) as archive:
+            return {f"{path}:{name}": archive.extractfile(name).read() for name in names}
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); download it again.") from error
+
+
+def parse_pickle(raw: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 3072) uint8 and labels (N,) of a file of the Python version."""
+    try:
+        # Unpickling garbage raises nearly any exception, so all of them mean a damaged file here.
+        content = ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load()
+        pixels, labels = content[b"data"], np.asarray(content[b"labels"])
+    except Exception as error:
+        raise UsageError(f"{name} is no CIFAR-10 batch ({error}); download it again.") from error
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
+        raise UsageError(f"{name} holds {np.shape(pixels)} for {len(labels)} labels; needed (N, {PIXELS}) uint8.")
+    return pixels, labels
+
+
+def parse_binary(raw: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 3072) uint8 and labels (N,) of a file of the binary version: rows of one label and 3072 pixels."""
+    if not raw or len(raw) % (PIXELS + 1):
+        raise UsageError(f"{name} has {len(raw)} bytes, needed a multiple of {PIXELS + 1}; download it again.")
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, PIXELS + 1)
+    return rows[:, 1:], rows[:, 0]

@@ -1,0 +1,172 @@
+"""Sources to batches: shuffled, transformed, padded and prefetched, exact from any starting point."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+
+import numpy as np
+
+from dataloaders.prefetch import prefetched
+from dataloaders.source import Source, digest
+from runtime.errors import UsageError
+from runtime.op import NumpyBatch
+
+BatchOp = Callable[[NumpyBatch, np.random.Generator], NumpyBatch]
+Numbered = Callable[[int], NumpyBatch]  # batch number -> batch
+
+# First number after the seed in every generator's key, so that no two uses share random numbers.
+SHUFFLE, OPS = 0, 1
+TAKE = {"train": 2, "eval": 3, "test": 4}
+
+
+class Pipeline:
+    """The data of a run, batch by batch as NumPy dictionaries.
+
+    train, eval, test: sources. shape, classes: of one sample, checked against the sources (None: taken from them);
+    configs state them so that models can refer to them. train_ops: batch ops of mode "train". prefetch: batches
+    produced ahead in a thread (0: no thread).
+
+    A batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
+    batches as one, numbers k g to k g + k - 1, and its result is split again.
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        eval: Source | None = None,
+        test: Source | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        shape: tuple[int, ...] | None = None,
+        classes: int | None = None,
+        train_ops: Sequence[BatchOp] = (),
+        prefetch: int = 2,
+    ):
+        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
+            if value < least:
+                raise UsageError(f"dataloaders: {name} must be at least {least}, got {value}.")
+        if batch_size > len(train):
+            raise UsageError(f"batch_size={batch_size} exceeds the {len(train)} training samples; lower batch_size.")
+        self.sources = {
+            mode: source for mode, source in (("train", train), ("eval", eval), ("test", test)) if source is not None
+        }
+        self.shape = train.shape if shape is None else tuple(shape)
+        self.classes = train.classes if classes is None else classes
+        for mode, source in self.sources.items():
+            if source.shape != self.shape:
+                raise UsageError(f"dataloaders.shape is {self.shape}, but {mode} samples have shape {source.shape}.")
+            if source.classes != self.classes:
+                raise UsageError(f"dataloaders.classes is {self.classes}, but {mode} data has {source.classes}.")
+        self.batch_size, self.seed, self.prefetch = batch_size, seed, prefetch
+        self.ops: list[BatchOp] = []
+        self.add_ops(train_ops)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole training batches in one pass; the short last one is dropped."""
+        return len(self.sources["train"]) // self.batch_size
+
+    def source(self, mode: str) -> Source:
+        """The source of a mode; UsageError where there is none."""
+        if mode not in self.sources:
+            raise UsageError(f"there is no data for mode {mode!r}; this pipeline has {', '.join(self.sources)}.")
+        return self.sources[mode]
+
+    def add_ops(self, ops: Sequence[BatchOp]) -> None:
+        """Appends batch ops of mode "train"; iterators made before are not changed."""
+        for op in ops:
+            if span(op) < 1:
+                raise UsageError(f"{type(op).__name__}.span must be at least 1, got {span(op)}.")
+        self.ops = [*self.ops, *ops]
+
+    def batches(self, mode: str, start: int = 0) -> Iterator[NumpyBatch]:
+        """Batches from number `start` on, "x" (batch_size, *shape) float32.
+
+        train: endless, and batch i depends on (seed, i) alone: every epoch is a new permutation without its short
+        last batch. eval, test: one pass in order; the last batch is filled up with its first row, and "mask"
+        (batch_size,) float32 is 0 there.
+        """
+        source = self.source(mode)
+        made = self._training(start) if mode == "train" else self._ordered(source, TAKE[mode], start)
+        return prefetched(made, self.prefetch)
+
+    def noise(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` points of the source distribution at t=0, (count, *shape) float32."""
+        return self.sources["train"].noise(count, rng)
+
+    def draw(self, mode: str, count: int, rng: np.random.Generator) -> NumpyBatch:
+        """`count` random rows of a mode without replacement; UsageError where there are fewer."""
+        source = self.source(mode)
+        if count > len(source):
+            raise UsageError(f"{count} samples asked of the {mode} data, which has {len(source)}.")
+        return source.take(rng.choice(len(source), count, replace=False), rng)
+
+    def fingerprint(self, mode: str | None = None) -> str:
+        """A short hash of one mode's data, or of all modes' data; batch size, seed and ops do not enter."""
+        modes = self.sources if mode is None else {mode: self.source(mode)}
+        return digest(*((name, source.fingerprint()) for name, source in modes.items()))
+
+    def benchmark(self, mode: str = "train", batches: int = 100) -> float:
+        """Batches a second over `batches` batches (or one pass, if that is shorter), first one not timed."""
+        iterator = self.batches(mode)
+        next(iterator)
+        began = time.perf_counter()
+        made = sum(1 for _ in islice(iterator, batches))
+        elapsed = time.perf_counter() - began
+        iterator.close()
+        return made / elapsed
+
+    def _generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *key])
+
+    def _training(self, start: int) -> Iterator[NumpyBatch]:
+        batch_of = self._raw()
+        for number, op in enumerate(self.ops):
+            batch_of = self._transformed(batch_of, op, number)
+        for index in count(start):
+            yield batch_of(index)
+
+    def _raw(self) -> Numbered:
+        """Batch number -> batch before any op; keeps the permutation of the last epoch asked for."""
+        source, size, steps = self.sources["train"], self.batch_size, self.steps_per_epoch
+        kept, order = -1, np.empty(0, np.int64)
+
+        def batch_of(index: int) -> NumpyBatch:
+            nonlocal kept, order
+            epoch, step = divmod(index, steps)
+            if epoch != kept:
+                kept, order = epoch, self._generator(SHUFFLE, epoch).permutation(len(source))
+            return source.take(order[step * size : (step + 1) * size], self._generator(TAKE["train"], index))
+
+        return batch_of
+
+    def _transformed(self, before: Numbered, op: BatchOp, number: int) -> Numbered:
+        """Batch number -> batch after one op more; keeps the last group of `span` batches."""
+        width, size = span(op), self.batch_size
+        kept, group = -1, []
+
+        def batch_of(index: int) -> NumpyBatch:
+            nonlocal kept, group
+            turn, place = divmod(index, width)
+            if turn != kept:
+                parts = [before(turn * width + k) for k in range(width)]
+                joined = parts[0] if width == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+                result = op(joined, self._generator(OPS, number, turn))
+                kept, group = turn, [{k: v[i * size : (i + 1) * size] for k, v in result.items()} for i in range(width)]
+            return group[place]
+
+        return batch_of
+
+    def _ordered(self, source: Source, stream: int, start: int) -> Iterator[NumpyBatch]:
+        size = self.batch_size
+        for index in range(start, -(-len(source) // size)):
+            rows = np.arange(index * size, min((index + 1) * size, len(source)))
+            mask = np.zeros(size, np.float32)
+            mask[: len(rows)] = 1
+            rows = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+            yield {**source.take(rows, self._generator(stream, index)), "mask": mask}
+
+
+def span(op: BatchOp) -> int:
+    """How many consecutive batches an op wants as one; 1 unless it says otherwise."""
+    return getattr(op, "span", 1)

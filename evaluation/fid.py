@@ -1,0 +1,104 @@
+"""Frechet and kernel distances between features of images, and the evaluator that reports them beside their floor."""
+
+import numpy as np
+
+from evaluation.distances import energy_distance
+from evaluation.evaluator import TwoSample, check_metrics
+from runtime.errors import UsageError
+
+METRICS = ("fd", "kid", "energy_distance")
+
+
+def frechet_distance(mu1: np.ndarray, s1: np.ndarray, mu2: np.ndarray, s2: np.ndarray) -> float:
+    """Squared 2-Wasserstein distance of two Gaussians: means (d,), covariances (d, d), in float64.
+
+    |mu1 - mu2|^2 + tr(s1 + s2 - 2 (s1 s2)^(1/2)), Heusel et al., arXiv 1706.08500, equation 6. The trace of the root
+    is the sum of the roots of the eigenvalues of s1 s2, which are real and not negative but for rounding.
+    """
+    mu1, s1, mu2, s2 = (np.asarray(part, np.float64) for part in (mu1, s1, mu2, s2))
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(s1 @ s2).real, 0))
+    return float(((mu1 - mu2) ** 2).sum() + np.trace(s1) + np.trace(s2) - 2 * roots.sum())
+
+
+def feature_frechet(x: np.ndarray, y: np.ndarray) -> float:
+    """Frechet distance of Gaussians fitted to features x (n, d) and y (m, d)."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return frechet_distance(x.mean(0), np.cov(x, rowvar=False), y.mean(0), np.cov(y, rowvar=False))
+
+
+def kernel_distance(x: np.ndarray, y: np.ndarray, subsets: int, subset_size: int, rng: np.random.Generator) -> float:
+    """Mean over random subsets of the unbiased squared MMD with the kernel (a.b / d + 1)^3; may be slightly negative.
+
+    Binkowski et al., arXiv 1801.01401, section 4 (KID). x (n, d), y (m, d); a subset has at most n (m) rows.
+    """
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    size = min(subset_size, len(x), len(y))
+    if size < 2:
+        raise UsageError(f"kernel_distance needs at least 2 rows a side, got {len(x)} and {len(y)}.")
+    total = 0.0
+    for _ in range(subsets):
+        a, b = x[rng.permutation(len(x))[:size]], y[rng.permutation(len(y))[:size]]
+        within = sum(_kernel(rows, rows).sum() - _kernel_diagonal(rows).sum() for rows in (a, b)) / (size * (size - 1))
+        total += within - 2 * _kernel(a, b).mean()
+    return float(total / subsets)
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def _kernel_diagonal(a: np.ndarray) -> np.ndarray:
+    return (np.einsum("nd,nd->n", a, a) / a.shape[1] + 1) ** 3
+
+
+class Pixels:
+    """An image's own pixel values as its features: (n, H, W, C) -> (n, H W C); for images too small for a network."""
+
+    name = "pixels"
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features (n, H W C)."""
+        return images.reshape(len(images), -1)
+
+
+class FeatureDistance(TwoSample):
+    """Distances between features of sampled images and of data, reported as "<metric>_<features>".
+
+    metrics: "fd" (Frechet), "kid" and "energy_distance". Both sides get `count` images in [-1, 1] (n, H, W, C); the
+    Frechet distance is biased by count: compare it with its floor, and only at equal counts. features: a callable
+    (n, H, W, C) -> (n, d) with a `name`. subsets, subset_size: of kid. batch: images sampled at once. The rest as in
+    TwoSample.
+    """
+
+    def __init__(
+        self,
+        features,
+        count: int = 5_000,
+        metrics: list | tuple = ("fd", "kid"),
+        floor_pairs: int = 1,
+        subsets: int = 100,
+        subset_size: int = 1_000,
+        solvers: dict | None = None,
+        batch: int = 500,
+        seed: int = 0,
+    ):
+        super().__init__(count, floor_pairs, seed, solvers, batch)
+        check_metrics(metrics, METRICS)
+        self.network, self.metrics = features, tuple(metrics)
+        self.subsets, self.subset_size = subsets, subset_size
+
+    def features(self, rows: np.ndarray) -> np.ndarray:
+        """Features (n, d) of images (n, H, W, C)."""
+        if rows.ndim != 4:
+            raise UsageError(f"FeatureDistance compares images (n, H, W, C), but the rows have shape {rows.shape}.")
+        return self.network(rows)
+
+    def measure(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        """The chosen metrics of features x against y, both (n, d)."""
+        rng = np.random.default_rng(self.seed)
+        functions = {
+            "fd": feature_frechet,
+            "kid": lambda x, y: kernel_distance(x, y, self.subsets, self.subset_size, rng),
+            "energy_distance": energy_distance,
+        }
+        return {f"{metric}_{self.network.name}": functions[metric](x, y) for metric in self.metrics}

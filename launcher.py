@@ -1,0 +1,181 @@
+"""Trains, resumes or evaluates what a configuration describes: python launcher.py run_name=NAME [group=option] [key=value].
+
+In a notebook, `from launcher import load_run` opens a finished run.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
+from omegaconf import DictConfig
+from runtime import device
+from runtime.errors import UsageError
+from runtime.trees import count_parameters
+from scripts.compose import CONFIGS, compose, groups, merged, options, quoted, run_name_of
+from training import checkpoint
+from training.estimator import Interrupted, Summary
+from training.experiment import Experiment, assemble, evaluate_run, load_run
+from training.signals import caught
+from training.workspace import Workspace
+
+__all__ = ["load_run", "main", "train"]
+
+USAGE = """usage: python launcher.py run_name=NAME [group=option ...] [key=value ...]
+
+  python launcher.py run_name=first                             2-D flow matching, a minute on a laptop
+  python launcher.py run_name=digits experiment=digits_fm       small images
+  python launcher.py run_name=first resume=true epochs=20       continue a run (its overrides are remembered)
+  python launcher.py run_name=lr optimizer.learning_rate=1e-3,1e-4 --multirun     a sweep
+  python launcher.py eval_checkpoint=outputs/first              evaluate a checkpoint
+  python launcher.py run_name=first --cfg job                   print the composed configuration
+
+Groups and their options:
+{groups}
+Top-level keys (configs/train.yaml explains each, a group's YAML its own): {keys}
+"""
+
+
+def train(config: DictConfig, folder: Path, overrides: list[str] | None = None) -> Summary:
+    """Runs one configuration in `folder` from start (or where it stopped) to end; the way in for scripts and tests."""
+    device.select(config.device, config.memory_limit_gb)
+    experiment = assemble(config)
+    workspace = Workspace(config, folder, overrides or [])
+    estimator = experiment.estimator
+    estimator.workspace = workspace
+    try:
+        resumed = _restore(experiment, workspace)
+        workspace.tracker.start(resumed)
+        workspace.say(_introduction(experiment))
+        began = time.perf_counter()
+        with caught(estimator):
+            summary = estimator.fit()
+        workspace.write_summary(
+            {"run_name": config.run_name, "steps": summary.steps, "reason": summary.reason,
+             "seconds": round(time.perf_counter() - began, 2), "training_seconds": round(estimator.elapsed, 2),
+             "parameters": count_parameters(experiment.model), "data": experiment.pipeline.fingerprint(),
+             "metrics": summary.latest, **workspace.meta["provenance"]}
+        )  # fmt: skip
+        workspace.say(_conclusion(experiment, workspace, summary))
+    except Interrupted:
+        workspace.say(f"stopped at step {estimator.step}, saved; go on with: python launcher.py "
+                      f"run_name={config.run_name} resume=true")  # fmt: skip
+        raise
+    finally:
+        workspace.close()
+    return summary
+
+
+def _restore(experiment: Experiment, workspace: Workspace) -> dict | None:
+    """Loads what the config asks to continue or start from; returns the tracker's state of a resumed run."""
+    config, estimator = experiment.config, experiment.estimator
+    if config.resume and (found := workspace.newest()):
+        path, arrays, meta = found
+        estimator.load(arrays, meta, str(path))
+        workspace.say(f"resuming {config.run_name} from {path.name}")
+        return meta["tracker"]
+    if config.resume:
+        workspace.say(f"no checkpoint in {workspace.checkpoints}: starting from step 0")
+        return workspace.unsaved_tracker_state()
+    if config.init_from:
+        experiment.start_from(config.init_from)
+        workspace.say(f"starting from the weights of {config.init_from}")
+    return None
+
+
+def _introduction(experiment: Experiment) -> str:
+    e, config, data = experiment.estimator, experiment.config, experiment.pipeline
+    total = "until max_time" if e.total_steps is None else f"{e.total_steps:,} steps"
+    return (
+        f"{config.run_name}: {type(experiment.model).__name__} with {count_parameters(experiment.model):,} parameters, "
+        f"{type(experiment.objective).__name__}, {len(data.source('train')):,} samples {tuple(data.shape)}, "
+        f"batch {data.batch_size} x {config.accumulate}, {e.steps_per_epoch:,} steps an epoch, {total}, "
+        f"{device.describe()['device']} {config.precision}"
+    )
+
+
+def _conclusion(experiment: Experiment, workspace: Workspace, summary: Summary) -> str:
+    metrics = {k: v for k, v in summary.latest.items() if k.startswith("eval/")}
+    lines = [f"{summary.reason} after {summary.steps:,} steps in {experiment.estimator.elapsed:.1f} s of training", ""]
+    lines += table(metrics)
+    lines += ["", *(f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/"))]
+    lines += [f"record      {workspace.folder}/metrics.jsonl, summary.json"]
+    lines += [f"checkpoint  {workspace.checkpoints}"]
+    if experiment.config.trackio.enabled:
+        lines += [f"dashboard   trackio show --project {experiment.config.trackio.project}"]
+    return "\n".join(lines)
+
+
+def table(metrics: dict) -> list[str]:
+    """Lines of a table of metrics, each beside its data-vs-data floor where there is one."""
+    lines = [f"{'metric':<32}{'value':>12}{'floor':>12}"]
+    for name, value in metrics.items():
+        if not name.endswith("_floor") and isinstance(value, int | float):
+            floor = metrics.get(f"{name}_floor")
+            lines.append(f"{name:<32}{value:>12.5g}{'' if floor is None else f'{floor:.5g}':>12}")
+    return lines
+
+
+def _single(overrides: list[str]) -> None:
+    given = [text for text in overrides if text.startswith("eval_checkpoint=")]
+    if given and given[-1] != "eval_checkpoint=null":
+        device.select(next((o.split("=")[1] for o in overrides if o.startswith("device=")), "auto"))
+        print("\n".join(table(evaluate_run(given[-1].split("=", 1)[1]))))
+        return
+    name = run_name_of(overrides)
+    if name is None:
+        raise UsageError("run_name is missing; name your run, for example: python launcher.py run_name=first (or --help).")
+    if "resume=true" in [text.lower() for text in overrides]:
+        output = next((o.split("=", 1)[1] for o in overrides if o.startswith("output_dir=")), "outputs")
+        stored = Path(output) / name / "overrides.json"
+        overrides = merged(json.loads(stored.read_text()) if stored.exists() else [], overrides)
+    config = compose(overrides)
+    train(config, Path(config.output_dir) / config.run_name, overrides)
+
+
+def _many(arguments: list[str]) -> None:
+    """Hands over to Hydra: sweeps, and the flags that print configurations. A failed job does not stop the others."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
+    def job(config: DictConfig) -> float | None:
+        number = HydraConfig.get().job.num
+        overrides = list(HydraConfig.get().overrides.task)
+        try:
+            # composed anew, as a single run would be: edits made while jobs wait in line must fail loudly, not slip in
+            summary = train(compose(overrides), Path(HydraConfig.get().sweep.dir) / str(number), overrides)
+        except UsageError as error:
+            print(f"job {number} ({' '.join(overrides)}) failed: {error}", file=sys.stderr)
+            raise
+        return summary.latest.get("eval/loss")
+
+    sys.argv = [sys.argv[0], *(quoted(text) for text in arguments)]
+    job()
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status: 0, 2 for the user's mistakes, 128 + n after signal n."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        listing = "\n".join(f"  {g:<12} {' '.join(options(g))}" for g in groups())
+        from runtime.schema import KEYS
+
+        print(USAGE.format(groups=listing, keys=" ".join(k for k in KEYS if k not in groups())))
+        return 0 if arguments else 2
+    try:
+        flags = [text for text in arguments if text.startswith("-")]
+        (_many if flags else _single)(arguments)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        return 128 + stop.signal
+    return 0
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main(sys.argv[1:]))

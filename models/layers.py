@@ -1,0 +1,224 @@
+"""Layers that the networks share: everything here works under mx.jvp, under mx.grad of mx.jvp, in bf16 and compiled.
+
+Randomness comes in as a key; a layer computes in the dtype of its weights.
+"""
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from runtime.errors import UsageError
+
+Activation = Literal["silu", "gelu", "relu", "selu", "tanh"]
+
+
+def activation_named(name: Activation):
+    """The elementwise function called `name`."""
+    return {"silu": nn.silu, "gelu": nn.gelu, "relu": nn.relu, "selu": nn.selu, "tanh": mx.tanh}[name]
+
+
+def check_sample(model: nn.Module, x: mx.array, shape: tuple[int, ...]) -> None:
+    """Raises UsageError unless x is a batch (B, *shape)."""
+    if tuple(x.shape[1:]) != shape:
+        needed = ", ".join(["B", *map(str, shape)])
+        raise UsageError(f"{type(model).__name__} was built for samples of shape {shape}: x must be ({needed}), "
+                         f"got {tuple(x.shape)}.")  # fmt: skip
+
+
+def check_times(x: mx.array, times: mx.array | None) -> None:
+    """Raises UsageError unless times is (B, 2), a start and an end for every row of x."""
+    if times is None:
+        raise UsageError(f"this model needs times of shape ({x.shape[0]}, 2), a start and an end per row; got None.")
+    if tuple(times.shape) != (x.shape[0], 2):
+        raise UsageError(f"times must have shape ({x.shape[0]}, 2), a start and an end per row of x; "
+                         f"got {tuple(times.shape)}.")  # fmt: skip
+
+
+def image_shape(model: nn.Module, shape: tuple | list) -> tuple[int, int, int]:
+    """The sample shape (H, W, C) as a tuple; raises UsageError for anything without three axes."""
+    if len(shape) != 3:
+        raise UsageError(f"{type(model).__name__} works on images: shape must be [height, width, channels], "
+                         f"got {list(shape)}.")  # fmt: skip
+    return tuple(shape)
+
+
+def join_times(x: mx.array, times: mx.array | None) -> mx.array:
+    """The unified input: (B, D) and (B, 2) -> (B, D+2); (B, H, W, C) and (B, 2) -> (B, H, W, C+2), in x's dtype."""
+    check_times(x, times)
+    pair = times.astype(x.dtype).reshape(x.shape[0], *[1] * (x.ndim - 2), 2)
+    return mx.concatenate([x, mx.broadcast_to(pair, (*x.shape[:-1], 2))], axis=-1)
+
+
+@lru_cache
+def convolution(stride: int, padding: int, groups: int, convolve_weights: bool):
+    """A 2-D convolution f(x (B, H, W, C), w (O, kh, kw, C / groups)) with its own jvp and vjp (MLX has no jvp).
+
+    convolve_weights: weight gradient as one convolution, not unfolded patches and a matmul (stride 1, groups 1).
+    """
+
+    def plain(x, w):
+        return mx.conv2d(x, w, stride=stride, padding=padding, groups=groups)
+
+    @mx.custom_function
+    def convolve(x, w):
+        # Without stop_gradient the tape would walk into this body and ask mx.conv2d for its missing jvp.
+        return plain(mx.stop_gradient(x), mx.stop_gradient(w))
+
+    @convolve.jvp
+    def _(primals, tangents):
+        x, w = primals
+        dx, dw = tangents
+        terms = [] if dx is None else [convolve(dx, w)]  # bilinear: f(dx, w) + f(x, dw)
+        return sum(terms[1:], terms[0]) if dw is None else sum(terms, convolve(x, dw))
+
+    @convolve.vjp
+    def _(primals, cotangent, _output):
+        x, w = primals
+        _, (x_bar,) = mx.vjp(lambda a: plain(a, w), [x], [cotangent])
+        if convolve_weights:
+            # w_bar[o, i, j, c] = sum_nhv x[n, h+i, v+j, c] cotangent[n, h, v, o]: batch and channel axes swap.
+            swapped = mx.conv2d(x.transpose(3, 1, 2, 0), cotangent.transpose(3, 1, 2, 0), padding=padding)
+            return x_bar, swapped.transpose(3, 1, 2, 0)
+        _, (w_bar,) = mx.vjp(lambda b: plain(x, b), [w], [cotangent])
+        return x_bar, w_bar
+
+    return convolve
+
+
+class Conv2d(nn.Module):
+    """nn.Conv2d, (B, H, W, C) -> (B, H', W', O), which also has a jvp.
+
+    `Conv2d.weight_gradient` (class attribute, read while tracing) chooses how the weight gradient is computed where
+    the stride is 1: "convolution", "unfold" (MLX's own) or "auto", a convolution on CUDA (a quarter of the time there).
+    """
+
+    weight_gradient: str = "auto"
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = True,
+        zero: bool = False,
+    ):
+        super().__init__()
+        if inputs % groups or outputs % groups:
+            raise UsageError(
+                f"Conv2d: groups must divide the channels in ({inputs}) and out ({outputs}), got {groups}."
+            )
+        self.stride, self.groups = stride, groups
+        self.padding = kernel // 2 if padding is None else padding
+        bound = 0.0 if zero else 1 / math.sqrt(inputs // groups * kernel * kernel)
+        self.weight = mx.random.uniform(-bound, bound, (outputs, kernel, kernel, inputs // groups))
+        if bias:
+            self.bias = mx.zeros(outputs)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) -> (B, H', W', O)."""
+        wanted = mx.cuda.is_available() if self.weight_gradient == "auto" else self.weight_gradient == "convolution"
+        swap = wanted and self.stride == 1 and self.groups == 1
+        y = convolution(self.stride, self.padding, self.groups, swap)(x, self.weight)
+        return y + self.bias if "bias" in self else y
+
+
+class Dropout(nn.Module):
+    """Sets entries to zero with probability p and scales the rest by 1 / (1 - p); without a key it does nothing."""
+
+    def __init__(self, p: float = 0.0):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise UsageError(f"dropout must lie in [0, 1), got {p}.")
+        self.p = p
+
+    def __call__(self, x: mx.array, key: mx.array | None = None) -> mx.array:
+        """x of any shape; key (2,) uint32, or None for no dropout."""
+        if key is None or self.p == 0 or not self.training:
+            return x
+        keep = mx.random.bernoulli(1 - self.p, x.shape, key=key)
+        return mx.where(keep, x * (1 / (1 - self.p)), mx.zeros_like(x))
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of (B, H, W, C) over neighbouring channels, statistics in float32 (arXiv 1803.08494)."""
+
+    def __init__(self, channels: int, groups: int | None = None, eps: float = 1e-6):
+        super().__init__()
+        self.groups = groups or math.gcd(32, channels)
+        if channels % self.groups:
+            raise UsageError(f"GroupNorm: groups must divide the {channels} channels, got {self.groups}.")
+        self.eps = eps
+        self.weight = mx.ones(channels)
+        self.bias = mx.zeros(channels)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) -> the same shape and dtype."""
+        wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
+        y = wide.reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
+        y = y - y.mean(axis=(1, 3), keepdims=True)
+        y = y * mx.rsqrt(mx.square(y).mean(axis=(1, 3), keepdims=True) + self.eps)
+        return (y.reshape(x.shape) * self.weight + self.bias).astype(x.dtype)
+
+
+class TimeEmbedding(nn.Module):
+    """Embeds a pair (start r, end t): sines and cosines of raw t and of t - r, concatenated, then two linear layers.
+
+    features: sines and cosines per time, even. Times are not multiplied by 1000 (MeanFlow, arXiv 2505.13447, embeds raw
+    times), so the fastest wave is cos(t) and derivatives with respect to time stay small.
+    """
+
+    def __init__(self, features: int, width: int, max_period: float = 10_000.0):
+        super().__init__()
+        if features % 2:
+            raise UsageError(f"TimeEmbedding: features must be even (sines and cosines), got {features}.")
+        self.features, self.max_period = features, max_period
+        self.first = nn.Linear(2 * features, width)
+        self.second = nn.Linear(width, width)
+
+    def __call__(self, times: mx.array) -> mx.array:
+        """times (B, 2) -> (B, width)."""
+        half = self.features // 2
+        waves = mx.exp(mx.arange(half).astype(times.dtype) * (-math.log(self.max_period) / half))
+        both = mx.stack([times[:, 1], times[:, 1] - times[:, 0]], axis=1)  # (B, 2): t, t - r
+        angles = both[:, :, None] * waves
+        found = mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1).reshape(times.shape[0], -1)
+        return self.second(nn.silu(self.first(found.astype(self.first.weight.dtype))))
+
+
+class ClassEmbedding(nn.Module):
+    """Adds a learned vector per class; one more stands for "no class", meant by a negative label or None."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.classes = classes
+        self.weight = mx.random.normal((classes + 1, width)) * 0.02
+
+    def __call__(self, h: mx.array, label: mx.array | None) -> mx.array:
+        """h (B, ..., width), label (B,) int or None -> h plus each row's vector."""
+        if label is None:
+            return h + self.weight[self.classes]
+        if tuple(label.shape) != (h.shape[0],):
+            raise UsageError(f"label must have shape ({h.shape[0]},), one class per row; got {tuple(label.shape)}.")
+        rows = self.weight[mx.where(label < 0, self.classes, label)]
+        return h + rows.reshape(h.shape[0], *[1] * (h.ndim - 2), -1)
+
+
+class Unlabelled(nn.Module):
+    """Stands where a model has no classes: leaves h alone and refuses labels."""
+
+    def __call__(self, h: mx.array, label: mx.array | None) -> mx.array:
+        """h unchanged; raises UsageError when a label is given."""
+        if label is not None:
+            raise UsageError("this model was built with classes=0 and got a label; build it with classes > 0.")
+        return h
+
+
+def class_embedding(classes: int, width: int) -> nn.Module:
+    """ClassEmbedding for classes > 0, Unlabelled for none."""
+    return ClassEmbedding(classes, width) if classes else Unlabelled()

@@ -1,0 +1,162 @@
+"""UNet for images: residual blocks modulated by the embedded times and class, self-attention at chosen resolutions.
+
+After DDPM and its improved forms (arXiv 2006.11239, 2105.05233); times enter raw, as t and t - r (arXiv 2505.13447).
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from models.layers import (
+    Conv2d,
+    Dropout,
+    GroupNorm,
+    TimeEmbedding,
+    check_sample,
+    check_times,
+    class_embedding,
+    image_shape,
+)
+from runtime.errors import UsageError
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts at zero, so that the branch it ends starts as nothing."""
+    layer = nn.Linear(inputs, outputs)
+    layer.weight = mx.zeros_like(layer.weight)
+    layer.bias = mx.zeros_like(layer.bias)
+    return layer
+
+
+class Attention(nn.Module):
+    """x + self-attention over all pixels."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        if channels % heads:
+            raise UsageError(f"UNet: heads must divide the {channels} channels at an attention level, got {heads}.")
+        self.heads = heads
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.leave = zero_linear(channels, channels)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        count, height, width, channels = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(count, height * width, 3, self.heads, channels // self.heads)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, H W, C / heads)
+        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(channels // self.heads) ** -0.5)
+        return x + self.leave(h.transpose(0, 2, 1, 3).reshape(x.shape))
+
+
+class Stage(nn.Module):
+    """A residual block, scaled and shifted by the embedding (B, E), then attention where `heads` is not 0."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, heads: int):
+        super().__init__()
+        self.norm1, self.norm2 = GroupNorm(inputs), GroupNorm(outputs)
+        self.conv1, self.conv2 = Conv2d(inputs, outputs), Conv2d(outputs, outputs, zero=True)
+        self.modulate = nn.Linear(embedding, 2 * outputs)
+        self.dropout = Dropout(dropout)
+        self.skip = Conv2d(inputs, outputs, kernel=1) if inputs != outputs else nn.Identity()
+        self.attention = Attention(outputs, heads) if heads else nn.Identity()
+
+    def __call__(self, x: mx.array, embedding: mx.array, key: mx.array | None) -> mx.array:
+        """(B, H, W, inputs) -> (B, H, W, outputs)."""
+        h = self.conv1(nn.silu(self.norm1(x)))
+        scale, shift = mx.split(self.modulate(embedding)[:, None, None, :], 2, axis=-1)
+        h = nn.silu(self.norm2(h) * (1 + scale) + shift)
+        return self.attention(self.skip(x) + self.conv2(self.dropout(h, key)))
+
+
+def double(x: mx.array) -> mx.array:
+    """Nearest-neighbour upsampling, (B, H, W, C) -> (B, 2H, 2W, C)."""
+    count, height, width, channels = x.shape
+    wide = mx.broadcast_to(x[:, :, None, :, None, :], (count, height, 2, width, 2, channels))
+    return wide.reshape(count, 2 * height, 2 * width, channels)
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with concatenated skip connections; the defaults are the 52.6M network for 32 x 32.
+
+    multipliers: channels of each resolution over `channels`; between two entries the image is halved.
+    blocks: stages per resolution (one more in the decoder). attention: heights (pixels) at which stages attend;
+    the middle always does. classes: 0, or the number of classes (one more is added for "no class").
+    """
+
+    def __init__(
+        self,
+        shape: tuple | list,
+        channels: int = 128,
+        multipliers: tuple | list = (1, 2, 2, 2),
+        blocks: int = 3,
+        attention: tuple | list = (16, 8),
+        heads: int = 1,
+        dropout: float = 0.0,
+        classes: int = 0,
+    ):
+        super().__init__()
+        self.shape = image_shape(self, shape)
+        height, width, colours = self.shape
+        halvings = len(multipliers) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise UsageError(
+                f"UNet with {len(multipliers)} multipliers halves the image {halvings} times: height and width must be "
+                f"multiples of {2**halvings}, got {height} x {width} (pad the images, or give fewer multipliers)."
+            )
+        embedding = 4 * channels
+        self.time = TimeEmbedding(channels, embedding)
+        self.label = class_embedding(classes, embedding)
+        self.enter = Conv2d(colours, channels)
+
+        def stage(inputs: int, outputs: int, size: int) -> Stage:
+            return Stage(inputs, outputs, embedding, dropout, heads if size in attention else 0)
+
+        now, left = channels, [channels]  # left: channels of the maps that wait for the decoder
+        self.down, self.halve = [], []
+        for level, multiplier in enumerate(multipliers):
+            level_stages = []
+            for _ in range(blocks):
+                level_stages.append(stage(now, multiplier * channels, height >> level))
+                now = multiplier * channels
+                left.append(now)
+            self.down.append(level_stages)
+            if level < halvings:
+                self.halve.append(Conv2d(now, now, stride=2))
+                left.append(now)
+        self.middle = [Stage(now, now, embedding, dropout, heads), Stage(now, now, embedding, dropout, 0)]
+        self.up, self.grow = [], []
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            level_stages = []
+            for _ in range(blocks + 1):
+                level_stages.append(stage(now + left.pop(), multiplier * channels, height >> level))
+                now = multiplier * channels
+            self.up.append(level_stages)
+            if level:
+                self.grow.append(Conv2d(now, now))
+        self.norm = GroupNorm(now)
+        self.leave = Conv2d(now, colours, zero=True)
+        self.stages = len(multipliers) * (2 * blocks + 1) + 2
+
+    def __call__(self, x: mx.array, times=None, key=None, label=None) -> mx.array:
+        """x (B, H, W, C), times (B, 2), label (B,) or None -> (B, H, W, C); key switches dropout on."""
+        check_sample(self, x, self.shape)
+        check_times(x, times)
+        keys = iter([None] * self.stages if key is None else mx.random.split(key, self.stages))
+        embedding = nn.silu(self.label(self.time(times), label))
+        h = self.enter(x.astype(self.enter.weight.dtype))
+        left = [h]
+        for level, stages in enumerate(self.down):
+            for stage in stages:
+                h = stage(h, embedding, next(keys))
+                left.append(h)
+            if level < len(self.halve):
+                h = self.halve[level](h)
+                left.append(h)
+        for stage in self.middle:
+            h = stage(h, embedding, next(keys))
+        for level, stages in enumerate(self.up):
+            for stage in stages:
+                h = stage(mx.concatenate([h, left.pop()], axis=-1), embedding, next(keys))
+            if level < len(self.grow):
+                h = self.grow[level](double(h))
+        return self.leave(nn.silu(self.norm(h)))

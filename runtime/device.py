@@ -1,0 +1,60 @@
+"""Chooses and describes the device that MLX computes on."""
+
+from importlib.metadata import version
+from typing import Literal
+
+import runtime.blas  # must come before mlx.core
+
+# isort: split
+import mlx.core as mx
+
+from runtime.errors import UsageError
+
+GIB = 2**30
+
+
+def select(
+    device: Literal["auto", "gpu", "cpu"] = "auto", memory_gib: float | None = None, cache_gib: float | None = None
+) -> mx.Device:
+    """Makes `device` the default one; "auto" takes a GPU where there is one. Limits of None stay as MLX sets them.
+
+    memory_gib: what MLX may allocate. cache_gib: freed memory that it may keep.
+    Raises UsageError for an unknown device, a GPU that is not there, or a limit that is not positive.
+    """
+    if device not in ("auto", "gpu", "cpu"):
+        raise UsageError(f"device must be auto, gpu or cpu, got {device!r}.")
+    found = mx.is_available(mx.gpu)
+    if device == "gpu" and not found:
+        raise UsageError(
+            "device=gpu, but MLX finds no GPU here: use device=auto or device=cpu, or install the extra [cuda] "
+            "on a Linux machine with an NVIDIA driver."
+        )
+    if memory_gib is not None and memory_gib <= 0:
+        raise UsageError(f"memory_gib must be positive (GiB) or null, got {memory_gib}.")
+    if cache_gib is not None and cache_gib < 0:
+        raise UsageError(f"cache_gib must be at least 0 (GiB) or null, got {cache_gib}.")
+    chosen = mx.Device(mx.cpu if device == "cpu" or not found else mx.gpu)
+    mx.set_default_device(chosen)
+    if memory_gib is not None:
+        mx.set_memory_limit(int(memory_gib * GIB))
+    if cache_gib is not None:
+        mx.set_cache_limit(int(cache_gib * GIB))
+    return chosen
+
+
+def describe() -> dict[str, str | float]:
+    """The default device in words and numbers: kind, name, memory in GiB, MLX version, BLAS (CPU only)."""
+    device = mx.default_device()
+    info = mx.device_info(device)
+    kind = "gpu" if device == mx.Device(mx.gpu) else "cpu"
+    words: dict[str, str | float] = {
+        "device": kind,
+        "name": str(info.get("device_name", "unknown")),
+        "mlx": version("mlx"),
+    }
+    size = info.get("memory_size", info.get("total_memory"))
+    if size is not None:
+        words["memory_gib"] = round(float(size) / GIB, 1)
+    if kind == "cpu":
+        words["blas"] = runtime.blas.status.detail
+    return words

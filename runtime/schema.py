@@ -1,0 +1,80 @@
+"""Names and types of the top-level configuration keys; the groups are typed by what they build."""
+
+import difflib
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from runtime.errors import UsageError
+
+CHOICES = {"device": ("auto", "gpu", "cpu"), "precision": ("fp32", "bf16", "fp16")}
+
+
+@dataclass
+class Trackio:
+    """The dashboard's record. log_every: steps between rows (also of metrics.jsonl)."""
+
+    enabled: bool = True
+    project: str = "mlx-lab"
+    log_every: int = 50
+
+
+@dataclass
+class Train:
+    """Every top-level key; configs/train.yaml explains them."""
+
+    run_name: Any = "???"
+    output_dir: str = "outputs"
+    device: str = "auto"
+    precision: str = "fp32"
+    compile: bool = True
+    seed: int = 0
+    epochs: int | None = 10
+    max_steps: int | None = None
+    max_time: Any = None
+    batch_size: int | None = None
+    accumulate: int = 1
+    eval_every: Any = "1e"
+    save_every: Any = "1e"
+    resume: bool = False
+    overwrite: bool = False
+    init_from: str | None = None
+    eval_checkpoint: str | None = None
+    memory_limit_gb: float | None = None
+    plugins: list[str] = field(default_factory=list)
+    trackio: Trackio = field(default_factory=Trackio)
+    dataloaders: Any = None
+    model: Any = None
+    loss: Any = None
+    solver: Any = None
+    optimizer: Any = None
+    traces: Any = None
+    evaluation: Any = None
+
+
+KEYS = [f.name for f in fields(Train)]
+
+
+def check_values(config: Any) -> None:
+    """Raises UsageError where a top-level value is none of its choices or out of its range."""
+    for key, valid in CHOICES.items():
+        if config[key] not in valid:
+            near = difflib.get_close_matches(str(config[key]), valid, 1, 0.4)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise UsageError(f"{key} must be one of {', '.join(valid)}, got {config[key]!r}{hint}")
+    for key in ("epochs", "max_steps", "batch_size", "accumulate"):
+        if config[key] is not None and config[key] < 1:
+            raise UsageError(f"{key} must be at least 1, got {config[key]}.")
+    if config.trackio.log_every < 1:
+        raise UsageError(f"trackio.log_every must be at least 1, got {config.trackio.log_every}.")
+    if config.seed < 0:
+        raise UsageError(f"seed must be 0 or more, got {config.seed}.")
+    if config.resume and config.overwrite:
+        raise UsageError("resume=true and overwrite=true contradict each other; give one of them.")
+
+
+def check_run_name(name: Any) -> str:
+    """The run name as text; UsageError unless it is made of letters, digits, ".", "_" and "-"."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+        raise UsageError(f'run_name must be made of letters, digits, ".", "_" and "-" (not "." first), got {name!r}.')
+    return name

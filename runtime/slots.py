@@ -1,0 +1,50 @@
+"""Named places of the arrays in a nest of modules, dicts and lists: a restore writes into the same containers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+
+from runtime.errors import UsageError
+
+
+def slots(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (path, container, key) of every array below `tree`; names that start with "_" are constants, skipped."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+        if isinstance(key, str) and key.startswith("_"):
+            continue
+        path = f"{prefix}{key}"
+        if isinstance(value, mx.array):
+            yield path, tree, key
+        elif isinstance(value, dict | list | tuple):
+            yield from slots(value, path + ".")
+
+
+def snapshot(tree: Any) -> dict[str, mx.array]:
+    """The arrays below `tree` by path; the arrays are shared, not copied."""
+    return {path: container[key] for path, container, key in slots(tree)}
+
+
+def write(tree: Any, arrays: dict[str, mx.array]) -> None:
+    """Puts `arrays` (by path) into their places; paths that `arrays` lacks keep what they hold."""
+    for path, container, key in list(slots(tree)):
+        if path in arrays:
+            container[key] = arrays[path]
+
+
+def restore(tree: Any, arrays: dict[str, mx.array], source: str) -> None:
+    """Writes all of `arrays` into `tree`; raises UsageError where names, shapes or types differ."""
+    have = snapshot(tree)
+    missing, unexpected = sorted(have.keys() - arrays.keys()), sorted(arrays.keys() - have.keys())
+    if missing or unexpected:
+        raise UsageError(
+            f"{source} does not fit this network: it lacks {len(missing)} arrays (first: {missing[:2]}) and has "
+            f"{len(unexpected)} unknown ones (first: {unexpected[:2]})."
+        )
+    for path, array in arrays.items():
+        if array.shape != have[path].shape or array.dtype != have[path].dtype:
+            raise UsageError(
+                f"{source}: {path} has {array.shape} {array.dtype}; needed: {have[path].shape} {have[path].dtype}."
+            )
+    write(tree, arrays)

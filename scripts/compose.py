@@ -1,0 +1,103 @@
+"""Hydra's composition with answers for people: every mistake becomes one sentence with the names that are valid."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runtime.errors import UsageError, closest
+from runtime.schema import Train, check_run_name, check_values
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+ConfigStore.instance().store(name="schema", node=Train)
+
+
+def compose(overrides: list[str]) -> DictConfig:
+    """The resolved, checked configuration of these overrides; UsageError for anything wrong in them."""
+    overrides = [quoted(text) for text in overrides]
+    try:
+        config = _compose(overrides)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error)) from error
+    check_run_name(config.run_name)
+    check_values(config)
+    return config
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose("train", overrides=overrides)
+
+
+def quoted(override: str) -> str:
+    """A run_name override in quotes, so that YAML leaves 1.10, 1e3 and true the names they are."""
+    name = override.removeprefix("run_name=")
+    if name == override or name[:1] in "'\"":
+        return override
+    check_run_name(name)
+    return f"run_name='{name}'"
+
+
+def run_name_of(overrides: list[str]) -> str | None:
+    """The run name among overrides, as typed."""
+    names = [text.removeprefix("run_name=").strip("'\"") for text in overrides if text.startswith("run_name=")]
+    return names[-1] if names else None
+
+
+def merged(stored: list[str], given: list[str]) -> list[str]:
+    """Overrides of an earlier sitting with today's on top: the later wins per key."""
+    by_key = {text.split("=", 1)[0].lstrip("+~"): text for text in (*stored, *given)}
+    return list(by_key.values())
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
+
+
+def explain(error: Exception) -> str:
+    """One sentence for an error of Hydra or OmegaConf."""
+    text = str(error)
+    if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        group, got = found.groups()
+        return f"{group}={got} does not exist; nearest: {closest(got, options(group))}; all: {', '.join(options(group))}."
+    if found := re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text):
+        return _unknown_key(found[1])
+    if found := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
+        return _unknown_key(found[2])
+    if isinstance(error, OverrideParseException):
+        return f"can't read the override {error.override!r}; needed: key=value, +key=value or ~key."
+    if found := re.search(r"full_key: (\S+)", text):
+        return f"{found[1]}: {text.splitlines()[0]}."
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and cause is not None:
+        return explain(cause) if isinstance(cause, HydraException | OmegaConfBaseException) else str(cause)
+    return text.replace("\n", " ")
+
+
+def _unknown_key(key: str) -> str:
+    config: Any = _compose(["run_name=x"])
+    *parents, leaf = key.split(".")
+    for depth, parent in enumerate(parents):
+        if not isinstance(config, DictConfig) or parent not in config:
+            return _unknown_key(".".join(parents[: depth + 1]))
+        config = config[parent]
+    valid = [str(name) for name in config] if isinstance(config, DictConfig) else []
+    where = f" in {'.'.join(parents)}" if parents else ""
+    if not parents:
+        valid = [*valid, *(group for group in groups() if group not in valid)]
+    return f"there is no key {leaf!r}{where}; nearest: {closest(leaf, valid)} (new keys are added with +{key}=...)."

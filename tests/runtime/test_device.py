@@ -1,0 +1,50 @@
+"""Choosing the device and its limits."""
+
+from importlib.metadata import version
+
+import mlx.core as mx
+import pytest
+
+from runtime.device import GIB, describe, select
+from runtime.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    device, memory, cache = mx.default_device(), mx.get_memory_limit(), mx.set_cache_limit(GIB)
+    mx.set_cache_limit(cache)
+    yield
+    mx.set_default_device(device)
+    mx.set_memory_limit(memory)
+    mx.set_cache_limit(cache)
+
+
+def test_cpu_becomes_the_default_device():
+    assert select("cpu") == mx.Device(mx.cpu) == mx.default_device()
+    said = describe()
+    assert said["device"] == "cpu" and said["mlx"] == version("mlx") and said["blas"]
+
+
+def test_auto_takes_a_gpu_where_there_is_one():
+    assert select("auto") == mx.Device(mx.gpu if mx.is_available(mx.gpu) else mx.cpu)
+
+
+@pytest.mark.skipif(mx.is_available(mx.gpu), reason="has a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="device=gpu.*no GPU.*device=cpu"):
+        select("gpu")
+
+
+def test_limits_reach_mlx():
+    select("cpu", memory_gib=1.5, cache_gib=0.25)
+    assert mx.get_memory_limit() == int(1.5 * GIB)
+    assert mx.set_cache_limit(GIB) == int(0.25 * GIB)
+
+
+def test_wrong_values_name_what_was_got():
+    with pytest.raises(UsageError, match="'tpu'"):
+        select("tpu")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="memory_gib.*0"):
+        select("cpu", memory_gib=0)
+    with pytest.raises(UsageError, match="cache_gib.*-1"):
+        select("cpu", cache_gib=-1)

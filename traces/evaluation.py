@@ -1,0 +1,51 @@
+"""The trace that judges samples: evaluators and pictures, at the end and every so often."""
+
+from collections.abc import Callable
+from typing import Any
+
+from traces.trace import Trace
+from training.estimator import in_steps
+
+
+class Evaluation(Trace):
+    """Runs an evaluator and draws pictures with the EMA weights.
+
+    evaluator(run) -> {metric: value}; pictures(run, folder, name) -> paths. every, pictures_every: "5e", "500s" or null;
+    both also run at the end. Values are logged as eval/<metric>, pictures as samples/<name>.
+    """
+
+    experiment: Any = None
+
+    def __init__(self, evaluator: Callable | None = None, pictures: Callable | None = None,
+                 every: str | int | None = None, pictures_every: str | int | None = None):  # fmt: skip
+        super().__init__(mode="train")
+        self.evaluator, self.pictures, self.every, self.pictures_every = evaluator, pictures, every, pictures_every
+
+    def on_epoch_end(self) -> None:
+        """Looks whether one is due."""
+        self._when_due()
+
+    def on_batch_end(self, data: Any) -> None:
+        """Looks whether one is due within an epoch."""
+        if self.estimator.step % self.estimator.steps_per_epoch:
+            self._when_due()
+
+    def _when_due(self) -> None:
+        step, length = self.estimator.step, self.estimator.steps_per_epoch
+        due = [(n := in_steps(e, length, "evaluation.every")) and step % n == 0 for e in (self.every, self.pictures_every)]
+        if any(due):
+            self._judge(bool(due[0]), bool(due[1]))
+
+    def on_end(self) -> None:
+        """The final judgement."""
+        self._judge(True, True)
+
+    def _judge(self, evaluate: bool, draw: bool) -> None:
+        folder = self.estimator.workspace.folder
+        with self.experiment.judged():
+            run = self.experiment.view(folder)
+            if draw and self.pictures is not None:
+                paths = self.pictures(run, folder / "samples", f"step_{self.estimator.step:08d}")
+                self.estimator.log(**{f"samples/{i}": str(p.relative_to(folder)) for i, p in enumerate(paths)})
+            if evaluate and self.evaluator:
+                self.estimator.log(**{f"eval/{name}": value for name, value in self.evaluator(run).items()})

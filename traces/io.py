@@ -1,0 +1,158 @@
+"""Traces that write: the record of metrics and the checkpoints."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from runtime.errors import UsageError
+from runtime.op import Batch
+from runtime.timing import StepClock
+from traces.trace import Trace
+from training import checkpoint
+from training.estimator import in_steps
+
+
+class MetricLogger(Trace):
+    """Logs the training losses (mean since the last row), what updates report, speed and memory every `every` steps."""
+
+    def __init__(self, every: int = 50):
+        super().__init__(mode="train")
+        if every < 1:
+            raise UsageError(f"trackio.log_every must be at least 1, got {every}.")
+        self.every = every
+        self.window: dict[str, list] = {}
+        self.clock = StepClock()
+
+    def on_begin(self) -> None:
+        """Starts the clock of steps/s."""
+        self.clock = StepClock()
+
+    def on_batch_end(self, data: Batch) -> None:
+        """Keeps the losses; on every n-th step logs."""
+        estimator = self.estimator
+        self.clock.tick()
+        for loss in estimator.train_step.losses:
+            self.window.setdefault(loss, []).append(data[loss])
+        if estimator.step % self.every == 0:
+            names = [n for n in data if n.split("/")[0] in ("grad_norm", "learning_rate", "skipped")]
+            values = {f"train/{loss}": _mean(window) for loss, window in self.window.items()}
+            values |= {f"train/{name}": data[name].item() for name in names}
+            values |= {"epoch": round(estimator.step / estimator.steps_per_epoch, 6)}
+            values |= {"perf/steps_per_second": self.clock.rate, "perf/peak_memory_mb": mx.get_peak_memory() / 2**20}
+            self.window = {}
+            estimator.log(**values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses since the last row."""
+        return {"window": {loss: [float(v) for v in values] for loss, values in self.window.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the open window back."""
+        self.window = state["window"]
+
+
+def _mean(values: list) -> float:
+    numbers = [float(v) for v in values]
+    return sum(numbers) / len(numbers)
+
+
+class Record(Trace):
+    """Hands every logged value to the workspace's tracker (metrics.jsonl and trackio) and closes it at the end."""
+
+    def __init__(self):
+        super().__init__(mode="train")
+
+    def on_log(self, values: dict[str, Any]) -> None:
+        """One step, one row."""
+        self.estimator.workspace.tracker.log(self.estimator.step, values)
+
+    def on_close(self) -> None:
+        """Closes metrics.jsonl and the trackio run."""
+        self.estimator.workspace.tracker.finish()
+
+
+class CheckpointSaver(Trace):
+    """Saves the whole state: every `every`, at the end, and when a signal asks.
+
+    keep_last: newest files kept. keep_best: files kept by the lowest (or highest, mode_best="max") `monitor`, under
+    best_*. archive_every: epochs between files that are kept for ever, named <run_name>_epoch_XXXX.
+    A failed save (full disk) leaves what is there, says so once a time, and is tried again; a failed last save raises.
+    """
+
+    def __init__(self, every: str | int | None = "1e", keep_last: int = 2, keep_best: int = 0,
+                 monitor: str = "eval/loss", mode_best: Literal["min", "max"] = "min",
+                 archive_every: int | None = None):  # fmt: skip
+        super().__init__(mode="train")
+        if keep_last < 1:
+            raise UsageError(f"keep_last must be at least 1, got {keep_last}.")
+        self.every = every
+        self.keep_last, self.keep_best, self.archive_every = keep_last, keep_best, archive_every
+        self.monitor, self.sign = monitor, 1 if mode_best == "min" else -1
+        self.best: list[list] = []  # [value, file name], best first
+        self.saved_at = -1
+
+    def on_step_end(self) -> None:
+        """Saves where a save is due."""
+        estimator = self.estimator
+        every = in_steps(self.every, estimator.steps_per_epoch, "save_every")
+        epoch_end = estimator.step % estimator.steps_per_epoch == 0
+        archive = self.archive_every and epoch_end and estimator.epoch % self.archive_every == 0
+        if estimator.interrupted or archive or (every and estimator.step % every == 0):
+            self._try_save(bool(archive))
+
+    def on_end(self) -> None:
+        """The last save: an error here ends the run with an error."""
+        if self.saved_at != self.estimator.step:
+            self._save(archive=False)
+
+    def _try_save(self, archive: bool) -> None:
+        try:
+            self._save(archive)
+        except OSError as error:
+            print(f"warning: checkpoint at step {self.estimator.step} not saved ({error}); older ones are untouched.")
+
+    def _save(self, archive: bool) -> None:
+        estimator, workspace = self.estimator, self.estimator.workspace
+        path = workspace.checkpoints / f"step_{estimator.step:08d}.safetensors"
+        value = estimator.summary.latest.get(self.monitor)
+        better = self._rank(path.name, value)
+        meta = {
+            **workspace.meta, **estimator.state_dict(), "tracker": workspace.tracker.state(),
+            "traces": {trace.name: trace.state_dict() for trace in estimator.traces},
+        }  # fmt: skip
+        checkpoint.save(path, estimator.state_arrays(), meta)
+        self.saved_at = estimator.step
+        if archive:
+            self._link(path, path.with_name(f"{workspace.meta['run_name']}_epoch_{estimator.epoch:04d}.safetensors"))
+        if better:
+            self._link(path, path.with_name(f"best_{path.name}"))
+        self._prune(path.parent)
+
+    def _rank(self, name: str, value: float | None) -> bool:
+        """Whether this value is among the best; keeps the list."""
+        if not self.keep_best or value is None or name in [n for _, n in self.best]:
+            return False
+        self.best = sorted([*self.best, [value, name]], key=lambda pair: self.sign * pair[0])[: self.keep_best]
+        return name in [n for _, n in self.best]
+
+    @staticmethod
+    def _link(path: Path, to: Path) -> None:
+        to.unlink(missing_ok=True)
+        to.hardlink_to(path)
+
+    def _prune(self, folder: Path) -> None:
+        for path in sorted(folder.glob("step_*.safetensors"))[: -self.keep_last]:
+            path.unlink()
+        kept = {f"best_{name}" for _, name in self.best}
+        for path in folder.glob("best_step_*.safetensors"):
+            if path.name not in kept:
+                path.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best files so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the list of best files back."""
+        self.best = state["best"]

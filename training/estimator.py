@@ -1,0 +1,220 @@
+"""The loop: batches in, steps, traces told of everything, evaluations when due."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from runtime.errors import UsageError
+from runtime.op import Batch, NumpyBatch, active
+from runtime.seed import step_key
+from runtime.slots import restore, snapshot
+from training.forward import ForwardStep, judged_arrays
+from training.network import Network
+from training.step import TrainStep
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; the state was saved first. `signal` is its number."""
+
+    def __init__(self, signal: int):
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
+@dataclass
+class Summary:
+    """What a fit leaves: steps done, why it ended, the last value of every metric, and all rows in `history`."""
+
+    steps: int = 0
+    reason: str = ""
+    latest: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Estimator:
+    """Trains a network on a pipeline and tells its traces.
+
+    epochs, max_steps, max_time (seconds of training, earlier sittings included): whichever comes first.
+    eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. Traces declare data keys in `inputs` and are told
+    in their order; one step goes: train step, on_batch_end, on_epoch_end, evaluation (whose loss is logged before its
+    own on_epoch_end), on_step_end.
+    """
+
+    def __init__(self, pipeline, network: Network, epochs: int | None = 1, traces: Sequence = (), *,
+                 max_steps: int | None = None, max_time: float | None = None, seed: int = 0, accumulate: int = 1,
+                 precision: str = "fp32", compile: bool = True, eval_every: str | int | None = "1e"):  # fmt: skip
+        self.pipeline, self.network, self.traces, self.seed = pipeline, network, list(traces), seed
+        self.steps_per_epoch = pipeline.steps_per_epoch // accumulate
+        if self.steps_per_epoch < 1:
+            raise UsageError(f"accumulate={accumulate} needs as many batches an epoch, got {pipeline.steps_per_epoch}.")
+        limits = [n for n in (max_steps, epochs and epochs * self.steps_per_epoch) if n is not None]
+        if not limits and max_time is None:
+            raise UsageError("give epochs, max_steps or max_time: without one the training never ends.")
+        self.total_steps = min(limits) if limits else None
+        self.max_time = max_time
+        self.eval_every = in_steps(eval_every, self.steps_per_epoch, "eval_every")
+        self.train_step = TrainStep(network, accumulate, precision, compile, self.steps_per_epoch)
+        self.forward = {mode: ForwardStep(network, mode, compile) for mode in ("eval", "test", "infer")}
+        self.step, self.elapsed, self.interrupted = 0, 0.0, 0
+        self.summary = Summary()
+        self.workspace: Any = None  # the run's folder, for traces that write
+        self._reason: str | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps_per_epoch
+
+    def log(self, **values: Any) -> None:
+        """Adds values to the row of the current step, for later traces and the record (names may hold slashes)."""
+        values = {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
+        self.summary.latest |= values
+        history = self.summary.history
+        if not history or history[-1]["step"] != self.step:
+            history.append({"step": self.step})
+        history[-1] |= values
+        self._tell("on_log", "train", values)
+
+    def stop(self, reason: str) -> None:
+        """Ends the training after this step."""
+        self._reason = self._reason or reason
+
+    def prepare(self) -> None:
+        """Gives the step its carry, shaped after the first batch, so that a checkpoint can be restored into it."""
+        batches = self.pipeline.batches("train", self.step * self.train_step.accumulate)
+        self.train_step.start(to_device(next(batches)))
+        batches.close()
+
+    def fit(self) -> Summary:
+        """Trains from where the state stands to the end; raises Interrupted after a signal."""
+        if self.train_step.network.carry and not self.train_step.state["carry"]:
+            self.prepare()
+        for trace in self.traces:
+            trace.estimator = self
+        self._tell("on_begin", "train")
+        try:
+            self._train()
+            if self.interrupted:
+                raise Interrupted(self.interrupted)
+            self.summary.steps, self.summary.reason = self.step, self._reason or "finished"
+            self._tell("on_end", "train")
+        finally:
+            self._tell("on_close", "train")
+        return self.summary
+
+    def _train(self) -> None:
+        step, accumulate = self.train_step, self.train_step.accumulate
+        wanted = {k for t in self.traces if active(t.mode, "train") for k in t.inputs}
+        batches = self.pipeline.batches("train", self.step * accumulate)
+        before: mx.array | None = None
+        started = time.perf_counter() - self.elapsed
+        try:
+            while not self._done():
+                if self.step % self.steps_per_epoch == 0:
+                    self._tell("on_epoch_begin", "train")
+                self._tell("on_batch_begin", "train")
+                data: Batch = {}
+                for micro in range(accumulate):
+                    batch = to_device(next(batches))
+                    key = step_key(self.seed, self.step, micro)
+                    data = step(batch, key, wanted, last=micro == accumulate - 1)
+                mx.async_eval(step.state, data)
+                if before is not None:
+                    mx.eval(before)  # one step may run ahead of the host, not more
+                before = data["skipped"]
+                self.step += 1
+                self.elapsed = time.perf_counter() - started
+                self._tell("on_batch_end", "train", data)
+                if self.step % self.steps_per_epoch == 0:
+                    self._tell("on_epoch_end", "train")
+                if self.eval_every and self.step % self.eval_every == 0:
+                    self.evaluate("eval")
+                self._tell("on_step_end", "train")
+        finally:
+            batches.close()
+
+    def _done(self) -> bool:
+        if self.total_steps is not None and self.step >= self.total_steps:
+            return True
+        if self.max_time is not None and self.elapsed >= self.max_time:
+            self.stop(f"max_time of {self.max_time:g} s reached")
+        return bool(self._reason or self.interrupted)
+
+    def test(self) -> dict[str, float]:
+        """Evaluates on the test data."""
+        for trace in self.traces:
+            trace.estimator = self
+        return self.evaluate("test")
+
+    def evaluate(self, mode: str = "eval", decay: float | None = None) -> dict[str, float]:
+        """One pass over the data of a mode with the EMA weights (or the plain ones); logs and returns "<mode>/<loss>".
+
+        A per-batch mean counts by the batch's real rows.
+        """
+        if mode not in self.pipeline.sources:
+            return {}
+        losses = list(self.train_step.losses)
+        wanted = {*losses, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
+        arrays = judged_arrays(self.network, decay)
+        self._tell("on_epoch_begin", mode)
+        sums, rows = dict.fromkeys(losses, 0.0), 0.0
+        for index, batch in enumerate(self.pipeline.batches(mode)):
+            data = self.forward[mode](arrays, to_device(batch), step_key(self.seed, index, 0, EVALUATION), wanted)
+            mx.eval(data)
+            count = float(batch["mask"].sum())
+            rows += count
+            for loss in losses:
+                if loss in data:
+                    sums[loss] += float(data[loss]) * count
+            self._tell("on_batch_end", mode, {**data, **{k: v for k, v in batch.items() if k not in data}})
+        values = {f"{mode}/{loss}": total / rows for loss, total in sums.items()}
+        self.log(**values)
+        self._tell("on_epoch_end", mode)
+        return values
+
+    def state_arrays(self) -> Batch:
+        """Everything that changes in training, by path."""
+        return snapshot(self.train_step.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the arrays; the data position is the step."""
+        return {"step": self.step, "epoch": self.epoch, "elapsed": self.elapsed, "latest": self.summary.latest}
+
+    def load(self, arrays: Batch, meta: dict[str, Any], source: str) -> None:
+        """Continues from a checkpoint: arrays, position, and the state of every trace it knows."""
+        self.step, self.elapsed, self.summary.latest = meta["step"], meta["elapsed"], dict(meta["latest"])
+        if self.network.carry:
+            self.prepare()
+        restore(self.train_step.state, arrays, source)
+        for trace in self.traces:
+            if trace.name in meta["traces"]:
+                trace.load_state_dict(meta["traces"][trace.name])
+
+    def _tell(self, hook: str, mode: str, *args: Any) -> None:
+        for trace in self.traces:
+            if active(trace.mode, mode):
+                getattr(trace, hook)(*args)
+
+
+EVALUATION = 1 << 20  # stands in the place of a rank, so that evaluation draws share nothing with training
+
+
+def to_device(batch: NumpyBatch) -> Batch:
+    """The arrays of a batch as MLX arrays; strings stay behind."""
+    return {name: mx.array(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}
+
+
+def in_steps(every: str | int | None, steps_per_epoch: int, name: str) -> int | None:
+    """A frequency in steps: "2e" epochs, "500s" or 500 steps, None never; UsageError for anything else."""
+    text = str(every)
+    if every is None or text == "0":
+        return None
+    number, unit = (text[:-1], text[-1]) if text[-1:] in "es" else (text, "s")
+    if not number.isdigit() or int(number) < 1:
+        raise UsageError(f'{name} must be like "1e" (epochs), "500s" or 500 (steps) or null, got {every!r}.')
+    return int(number) * (steps_per_epoch if unit == "e" else 1)

@@ -1,0 +1,50 @@
+"""The evaluation step: a compiled forward pass with the weights to judge as an input."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import mlx.core as mx
+
+from runtime.op import Batch, Context
+from runtime.slots import snapshot, write
+from training.network import Network
+
+
+class ForwardStep:
+    """Runs a network in one mode ("eval", "test", "infer") with given model arrays, for instance an EMA.
+
+    arrays: by path, as `snapshot(network.models)` names them. The models themselves stay as they are.
+    """
+
+    def __init__(self, network: Network, mode: str, compile: bool = True):
+        self.network, self.mode, self.compile = network, mode, compile
+        self.op_states = [op.state for op in network.ops]
+        self._compiled: dict[tuple[str, ...], Callable] = {}
+
+    def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str]) -> Batch:
+        """The keys of `fetch` that the forward pass gives."""
+        wanted = tuple(sorted(set(fetch)))
+        if wanted not in self._compiled:
+            run = partial(self._run, wanted=wanted)
+            self._compiled[wanted] = mx.compile(run, inputs=self.op_states) if self.compile else run
+        return self._compiled[wanted](arrays, batch, key)
+
+    def _run(self, arrays: Batch, batch: Batch, key: mx.array, wanted: tuple[str, ...]) -> Batch:
+        models = self.network.models
+        held = snapshot(models)
+        write(models, arrays)
+        zero = mx.array(0, mx.int32)
+        ops = [*self.network.before, *self.network.after]
+        out = self.network.forward(batch, Context(self.mode, key, zero, zero), ops=ops)
+        write(models, held)
+        return {name: out[name] for name in wanted if name in out}
+
+
+def judged_arrays(network: Network, decay: float | None = None) -> Batch:
+    """All model arrays with every leaf that has an EMA replaced by it (the first decay, or the one given)."""
+    arrays = snapshot(network.models)
+    for update in network.updates:
+        if update.averages.decays:
+            prefix = network.name_of(update.model)
+            arrays |= {f"{prefix}.{path}": leaf for path, leaf in update.averages.leaves(decay).items()}
+    return arrays

@@ -1,0 +1,106 @@
+"""A network: a list of ops over one flat data dictionary, and the updates that train its models."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from runtime.errors import UsageError
+from runtime.op import Batch, Context, Op, active
+from training.update import UpdateOp
+
+
+class Network:
+    """Runs ops in order; `UpdateOp`s among them say which loss trains which leaves.
+
+    models: every module once, by name. Ops after the last update see the weights from before it.
+    """
+
+    def __init__(self, ops: Sequence[Op]):
+        self.ops = list(ops)
+        self.updates = [op for op in self.ops if isinstance(op, UpdateOp)]
+        last = max((i for i, op in enumerate(self.ops) if isinstance(op, UpdateOp)), default=len(self.ops))
+        self.before = [op for op in self.ops[:last] if not isinstance(op, UpdateOp)]
+        self.after = self.ops[last + 1 :]
+        self.models = self._collect_models()
+        self.carry = tuple(dict.fromkeys(key for op in self.ops for key in op.carry))
+
+    def _collect_models(self) -> dict[str, nn.Module]:
+        names: dict[int, str] = {}
+        models: dict[str, nn.Module] = {}
+        for op in self.ops:
+            for name, model in op.models.items():
+                if id(model) in names:
+                    continue
+                if name in models:
+                    raise UsageError(f"two models are named {name!r}; give each model of a network its own name.")
+                names[id(model)], models[name] = name, model
+        return models
+
+    def name_of(self, model: nn.Module) -> str:
+        """The name under which the network holds `model`."""
+        return next(name for name, own in self.models.items() if own is model)
+
+    def initial_carry(self, batch: Batch) -> Batch:
+        """The carry of every op before the first step."""
+        carry: Batch = {}
+        for op in self.ops:
+            carry |= op.initial_carry(batch)
+        return carry
+
+    def forward(self, data: Batch, ctx: Context, ops: Sequence[Op] | None = None, until: str | None = None) -> Batch:
+        """The data dictionary after the ops that are active in `ctx.mode` (by default those before the updates).
+
+        until: stop as soon as this key exists. Raises UsageError when an op misses a key.
+        """
+        for model in self.models.values():
+            model.train(ctx.mode == "train")
+        ops = self.before if ops is None else ops
+        keys = mx.random.split(ctx.key, max(len(ops), 1))
+        given = data = dict(data)
+        for op, key in zip(ops, keys, strict=False):
+            if not active(op.mode, ctx.mode):
+                continue
+            missing = [name for name in op.inputs if name not in data]
+            if missing:
+                lacks, has = ", ".join(missing), ", ".join(sorted(data))
+                raise UsageError(
+                    f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}."
+                )
+            run = self._runner(given, ctx)
+            data = {**data, **op.forward(data, replace(ctx, key=key, run=run))}
+            if until is not None and until in data:
+                break
+        return data
+
+    def _runner(self, given: Batch, ctx: Context) -> Callable[[Batch, str], Batch]:
+        def run(changed: Batch, until: str) -> Batch:
+            return self.forward({**given, **changed}, ctx, until=until)
+
+        return run
+
+
+class Mixed:
+    """A model called in a lower precision: floating inputs are cast on the way in, outputs to float32 on the way out.
+
+    The weights are cast by the step; attributes are the model's own.
+    """
+
+    def __init__(self, model: nn.Module, dtype: mx.Dtype):
+        self._model, self._dtype = model, dtype
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output, every floating array of it in float32."""
+        args = tuple(self._cast(a, self._dtype) for a in args)
+        out = self._model(*args, **{k: self._cast(v, self._dtype) for k, v in kwargs.items()})
+        return tuple(self._cast(o, mx.float32) for o in out) if isinstance(out, tuple) else self._cast(out, mx.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    @staticmethod
+    def _cast(value: Any, dtype: mx.Dtype) -> Any:
+        floating = isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating)
+        return value.astype(dtype) if floating else value

@@ -1,0 +1,198 @@
+"""The training step: the one compiled function that every task of this repository runs.
+
+It knows only `step(batch, key) -> data`. Inside: one value_and_grad per distinct loss over the union of its updates'
+leaves, every gradient before any weight changes, a guard that leaves everything as it was where a loss or a gradient
+is not finite.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+
+from runtime.errors import UsageError
+from runtime.op import Batch, Context
+from runtime.slots import snapshot, write
+from training.network import Mixed, Network
+from training.update import UpdateOp, global_norm
+
+PRECISIONS = {"fp32": None, "bf16": mx.bfloat16, "fp16": mx.float16}
+FIRST_SCALE, GROW_AFTER = 2.0**15, 2000  # fp16 loss scaling
+
+
+class TrainStep:
+    """A network's training step with all its state.
+
+    state: everything that changes, each array once (models, op state, optimizers, averages, carry, sums, counters).
+    accumulate: micro-batches per update; their losses are averaged. precision: "fp32", "bf16" or "fp16" forward over
+    float32 weights. start(batch) must see one batch before the first call (the carry takes its shapes).
+    """
+
+    def __init__(self, network: Network, accumulate: int = 1, precision: str = "fp32", compile: bool = True,
+                 steps_per_epoch: int = 1):  # fmt: skip
+        if not network.updates:
+            raise UsageError("this network has no UpdateOp: nothing would be trained.")
+        if accumulate < 1:
+            raise UsageError(f"accumulate must be at least 1, got {accumulate}.")
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        self.network, self.accumulate, self.compile = network, accumulate, compile
+        self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
+        self.losses: dict[str, list[UpdateOp]] = {}
+        for update in network.updates:
+            self.losses.setdefault(update.loss_name, []).append(update)
+        self.leaves = {loss: _union(network, updates) for loss, updates in self.losses.items()}
+        self.state: dict[str, Any] = {
+            "models": dict(network.models),
+            "ops": {str(i): op.state for i, op in enumerate(network.ops)},
+            "carry": {},
+            "step": mx.array(0, mx.int32),
+            "skipped": mx.array(0, mx.int32),
+            "streak": mx.array(0, mx.int32),
+        }
+        if accumulate > 1:
+            current = snapshot(self.state["models"])
+            sums = {loss: {path: mx.zeros_like(current[path]) for path in paths} for loss, paths in self.leaves.items()}
+            self.state["sums"] = {"gradients": sums, "finite": mx.array(True)}
+        if precision == "fp16":
+            self.state["scaler"] = {"scale": mx.array(FIRST_SCALE), "good": mx.array(0, mx.int32)}
+        self._compiled: dict[tuple, Callable] = {}
+
+    def start(self, batch: Batch) -> None:
+        """Makes the carry, shaped after a batch."""
+        carry = self.network.initial_carry(batch)
+        if set(carry) != set(self.network.carry):
+            raise UsageError(f"the carry declared is {sorted(self.network.carry)}, initial_carry gave {sorted(carry)}.")
+        self.state["carry"].update(carry)
+        mx.eval(self.state)
+
+    def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True) -> Batch:
+        """One micro-batch; on the `last` of a window the weights move. Returns losses, `fetch`, the updates' report."""
+        signature = (tuple(sorted(set(fetch) | set(self.losses))), last)
+        if signature not in self._compiled:
+            run = partial(self._run, wanted=signature[0], last=last)
+            self._compiled[signature] = mx.compile(run, inputs=self.state, outputs=self.state) if self.compile else run
+        return self._compiled[signature](batch, key)
+
+    def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool) -> Batch:
+        state, old = self.state, snapshot(self.state)
+        context = Context("train", key, state["step"], state["step"] // self.steps_per_epoch, wrap=self._wrap)
+        data = {**batch, **state["carry"]}
+        losses: Batch = {}
+        gradients: dict[str, Batch] = {}
+        out: Batch = {}
+        changed: Batch = {}
+        for loss in self.leaves:
+            losses[loss], gradients[loss], seen, touched = self._gradient(loss, data, context, wanted, old)
+            # layer statistics and values to report come from the first trace, so that they advance once
+            out, changed = out or seen, changed or touched
+        finite = _all_finite(losses, gradients.values())
+        changed |= {f"carry.{name}": out[name] for name in self.network.carry}
+        write(state, {path: mx.where(finite, new, old[path]) for path, new in changed.items()})
+        if "sums" in state:
+            gradients, window = self._accumulate(gradients, finite, last)
+        else:
+            window = finite
+        report: Batch = {}
+        if last:
+            held = snapshot(state)
+            report = self._update(gradients)
+            moved = {path: new for path, new in snapshot(state).items() if new is not held[path]}
+            write(state, {path: mx.where(window, new, held[path]) for path, new in moved.items()})
+            if self.network.after:
+                out = self.network.forward(out, context, ops=self.network.after)
+        self._count(finite, window, last)
+        absent = [name for name in wanted if name not in out]
+        if absent:
+            raise UsageError(f"no op computes {', '.join(absent)} in training; the data has {', '.join(sorted(out))}.")
+        counters = {name: state[name] for name in ("skipped", "streak")}
+        return {**{name: out[name] for name in wanted}, **losses, **report, **counters}
+
+    def _gradient(self, loss: str, data: Batch, context: Context, wanted: tuple[str, ...], old: Batch):
+        """One loss: its value, its gradient by leaf, the data to keep, and the arrays that its forward changed."""
+        keep = None if self.network.after else {*wanted, *self.network.carry}
+        scale = self.state["scaler"]["scale"] if "scaler" in self.state else mx.array(1.0)
+        # in a lower precision every trained weight is cast, also those that this loss leaves alone
+        others = {p for paths in self.leaves.values() for p in paths} if self.dtype is not None else set()
+        frozen = {path: old[f"models.{path}"] for path in others - set(self.leaves[loss])}
+
+        def evaluate(leaves: Batch):
+            write(self.state["models"], self._cast({**frozen, **leaves}))
+            placed = snapshot(self.state)
+            out = self.network.forward(data, context)
+            if loss not in out or out[loss].size != 1:
+                got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
+                raise UsageError(f"an update needs the loss {loss!r} as one number; it {got}.")
+            value = out[loss].astype(mx.float32).reshape(())
+            changed = {p: a for p, a in snapshot(self.state).items() if a is not placed[p]}
+            kept = {name: array for name, array in out.items() if keep is None or name in keep}
+            return value * scale, value, kept, changed
+
+        trained = {path: old[f"models.{path}"] for path in self.leaves[loss]}
+        (_, value, seen, changed), grads = mx.value_and_grad(evaluate)(trained)
+        write(self.state, old)
+        if "scaler" in self.state:
+            grads = {path: g / scale for path, g in grads.items()}
+        return value, grads, seen, changed
+
+    def _cast(self, leaves: Batch) -> Batch:
+        if self.dtype is None:
+            return leaves
+        return {p: w.astype(self.dtype) if mx.issubdtype(w.dtype, mx.floating) else w for p, w in leaves.items()}
+
+    def _wrap(self, model):
+        return model if self.dtype is None else Mixed(model, self.dtype)
+
+    def _accumulate(
+        self, gradients: dict[str, Batch], finite: mx.array, last: bool
+    ) -> tuple[dict[str, Batch], mx.array]:
+        """Adds to the window's sums, cleared on the last micro-batch; returns them, and if the window is finite."""
+        sums = self.state["sums"]
+        window = sums["finite"] & finite
+        totals = {
+            loss: {path: sums["gradients"][loss][path] + g / self.accumulate for path, g in grads.items()}
+            for loss, grads in gradients.items()
+        }
+        for loss, grads in totals.items():
+            sums["gradients"][loss].update({p: mx.zeros_like(g) if last else g for p, g in grads.items()})
+        sums["finite"] = mx.array(True) if last else window
+        return totals, window
+
+    def _update(self, gradients: dict[str, Batch]) -> Batch:
+        """Applies every update; all gradients are at hand before the first weight moves."""
+        moved: Batch = {}
+        report: Batch = {}
+        current = snapshot(self.state["models"])
+        for update in self.network.updates:
+            prefix = self.network.name_of(update.model)
+            own = {path: gradients[update.loss_name][f"{prefix}.{path}"] for path in update.owner}
+            new, said = update.apply(own, {path: current[f"{prefix}.{path}"] for path in own}, self.state["step"])
+            moved |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
+            tail = "" if len(self.network.updates) == 1 else f"/{prefix}"
+            report |= {f"{name}{tail}": value for name, value in said.items()}
+        write(self.state["models"], moved)
+        return report
+
+    def _count(self, finite: mx.array, window: mx.array, last: bool) -> None:
+        state = self.state
+        if "scaler" in state:
+            scaler = state["scaler"]
+            good = mx.where(finite, scaler["good"] + 1, 0)
+            grow = good >= GROW_AFTER
+            factor = mx.where(finite, mx.where(grow, 2.0, 1.0), 0.5)
+            scaler["scale"], scaler["good"] = mx.maximum(scaler["scale"] * factor, 1.0), mx.where(grow, 0, good)
+        if last:
+            state["step"] = state["step"] + 1
+            state["skipped"] = state["skipped"] + (~window).astype(mx.int32)
+            state["streak"] = mx.where(window, 0, state["streak"] + 1)
+
+
+def _union(network: Network, updates: list[UpdateOp]) -> list[str]:
+    """The paths (model name first) of all leaves that some updates train."""
+    return list(dict.fromkeys(f"{network.name_of(u.model)}.{path}" for u in updates for path in u.owner))
+
+
+def _all_finite(losses: Batch, gradients: Iterable[Batch]) -> mx.array:
+    """Whether losses and gradients are finite; a gradient's norm is, only if all of it is."""
+    return mx.stack([mx.isfinite(v) for v in (*losses.values(), *map(global_norm, gradients))]).all()

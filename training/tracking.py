@@ -1,0 +1,114 @@
+"""Where numbers go: metrics.jsonl in the run folder (the record) and trackio (the dashboard), with the same rows."""
+
+import contextlib
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Tracker:
+    """Collects one row of values per step and writes it to `<folder>/metrics.jsonl` and, where enabled, to trackio.
+
+    A value is a number or a string; one that ends in .png or .gif is a picture's path below `folder`. The row of the current step stays open
+    until a later step logs, so a checkpoint can hold it: `state()` and `rewind()` make the two records those of an
+    uninterrupted run, without duplicates or holes, however much either had lost or run ahead.
+    """
+
+    def __init__(self, folder: Path, project: str = "mlx-lab", name: str = "", config: dict | None = None,
+                 enabled: bool = True):  # fmt: skip
+        self.folder, self.project, self.name, self.enabled = folder, project, name, enabled
+        self.config = config or {}
+        self.step, self.values = 0, {}
+        self.run_id: str | None = None
+        self._run: Any = None
+        self._file = (folder / "metrics.jsonl").open("a", buffering=1)
+
+    def start(self, resume: dict | None = None) -> None:
+        """Opens the trackio run, a new one or that of a checkpoint's `state()`; makes both records agree."""
+        if resume:
+            self.run_id, self.step, self.values = resume["run_id"], resume["step"], dict(resume["values"])
+            self._truncate(before=self.step)
+        if not self.enabled:
+            return
+        import trackio
+
+        config = {key.lstrip("_"): value for key, value in self.config.items()}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._run = trackio.init(
+                project=self.project, name=self.name, config=config, embed=False,
+                resume="allow" if self.run_id else "never", auto_log_cpu=False, auto_log_gpu=False,
+            )  # fmt: skip
+        if self.run_id:
+            self._run.id = self.run_id  # trackio resumes by name, and another run may bear this one's
+            self._reconcile()
+        self.run_id = self._run.id
+        (self.folder / "trackio_run.json").write_text(json.dumps(self.run_id))
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Adds values to the row of `step`; a later step than the open row's closes that row."""
+        if step > self.step:
+            self.close_row()
+        self.step = max(step, self.step)
+        self.values |= values
+
+    def close_row(self) -> None:
+        """Writes the open row."""
+        if self.values:
+            row = {"step": self.step, "time": round(time.time(), 3), **self.values}
+            self._file.write(json.dumps(row) + "\n")
+            if self._run is not None:
+                self._run.log(self._media(self.values), step=self.step)
+        self.values = {}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; the rows written so far are on disk when this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return {"run_id": self.run_id, "step": self.step, "values": self.values}
+
+    def finish(self) -> None:
+        """Closes the row and both records."""
+        self.close_row()
+        self._file.close()
+        if self._run is not None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._run.finish()
+        self._run = None
+
+    def _media(self, values: dict[str, Any]) -> dict[str, Any]:
+        import trackio
+
+        pictures = {k: v for k, v in values.items() if isinstance(v, str) and v.endswith((".png", ".gif"))}
+        return {k: trackio.Image(str(self.folder / v)) if k in pictures else v for k, v in values.items()}
+
+    def _truncate(self, before: int) -> None:
+        """Drops the rows of metrics.jsonl from step `before` on, and a last line that a kill cut short."""
+        self._file.close()
+        path = self.folder / "metrics.jsonl"
+        kept = [
+            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < before
+        ]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.replace(path)
+        self._file = path.open("a", buffering=1)
+
+    def _reconcile(self) -> None:
+        """Makes trackio's rows those of metrics.jsonl: deletes what ran ahead, adds what its queue had lost."""
+        import sqlite3
+
+        from trackio.sqlite_storage import SQLiteStorage
+
+        path = SQLiteStorage.get_project_db_path(self.project)
+        with SQLiteStorage._get_process_lock(self.project), contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("DELETE FROM metrics WHERE run_id = ? AND step >= ?", (self.run_id, self.step))
+            have = {row[0] for row in database.execute("SELECT step FROM metrics WHERE run_id = ?", (self.run_id,))}
+            database.commit()
+        for line in (self.folder / "metrics.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if row["step"] not in have:
+                values = {key: value for key, value in row.items() if key not in ("step", "time")}
+                self._run.log(self._media(values), step=row["step"])

@@ -1,0 +1,92 @@
+"""The folder of a run: made once, locked while a process works in it, and everything that is written there."""
+
+import fcntl
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from omegaconf import DictConfig, OmegaConf
+
+from runtime.errors import UsageError
+from training import checkpoint
+from training.tracking import Tracker
+
+
+class Workspace:
+    """`<root>/<run_name>/`: config.yaml, checkpoints/, metrics.jsonl, summary.json, samples/, log.txt.
+
+    An existing folder is refused unless `resume` or `overwrite`; one in which another process lives, always.
+    """
+
+    def __init__(self, config: DictConfig, folder: Path, overrides: Sequence[str] = ()):
+        self.config, self.folder, self.checkpoints, self.samples = config, folder, folder / "checkpoints", folder / "samples"
+        self._lock: TextIO | None = None
+        self._open_folder(config.resume, config.overwrite)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        self.meta = {"run_name": config.run_name, "config": plain, "provenance": checkpoint.provenance()}
+        self._write_config()
+        (folder / "overrides.json").write_text(json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))]))
+        track = config.trackio
+        self.tracker = Tracker(folder, track.project, config.run_name, plain, track.enabled)
+
+    def _open_folder(self, resume: bool, overwrite: bool) -> None:
+        existed = (self.folder / "config.yaml").exists()
+        if existed and not (resume or overwrite):
+            raise UsageError(
+                f"{self.folder} exists already; continue it with resume=true, replace it with overwrite=true, or choose "
+                "another run_name."
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise UsageError(f"can't write to {self.folder}: {error.strerror}; choose another output_dir.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process is running in {self.folder}; wait for it or choose another run_name."
+            ) from error
+        if existed and overwrite and not resume:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != ".lock":
+                    path.unlink()
+
+    def _write_config(self) -> None:
+        """The resolved config, written once; later sittings leave theirs as resume-<n>.yaml."""
+        path = self.folder / "config.yaml"
+        if path.exists():
+            taken = [int(m[1]) for p in self.folder.glob("resume-*.yaml") if (m := re.fullmatch(r"resume-(\d+)", p.stem))]
+            path = self.folder / f"resume-{max(taken, default=0) + 1}.yaml"
+        path.write_text(OmegaConf.to_yaml(self.config, resolve=True))
+
+    def newest(self) -> tuple[Path, dict, dict] | None:
+        """The newest whole checkpoint of this run."""
+        return checkpoint.newest_whole(self.checkpoints)
+
+    def unsaved_tracker_state(self) -> dict[str, Any] | None:
+        """The tracker's state of a run that was killed before its first checkpoint: its rows are to be dropped."""
+        path = self.folder / "trackio_run.json"
+        return {"run_id": json.loads(path.read_text()), "step": -1, "values": {}} if path.exists() else None
+
+    def say(self, text: str) -> None:
+        """Prints, and keeps in log.txt."""
+        print(text)
+        with (self.folder / "log.txt").open("a") as log:
+            log.write(text + "\n")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json, whole or not at all."""
+        temporary = self.folder / "summary.json.tmp"
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        temporary.replace(self.folder / "summary.json")
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if self._lock is not None:
+            self._lock.close()
