@@ -147,9 +147,9 @@ def _many(arguments: list[str]) -> None:
         try:
             # composed anew, as a single run would be: edits made while jobs wait in line must fail loudly, not slip in
             summary = train(compose(overrides), Path(HydraConfig.get().sweep.dir) / str(number), overrides)
-        except UsageError as error:
+        except Exception as error:
             print(f"job {number} ({' '.join(overrides)}) failed: {error}", file=sys.stderr)
-            raise
+            raise  # Hydra marks this job and goes on with the next
         return summary.latest.get("eval/loss")
 
     sys.argv = [sys.argv[0], *(quoted(text) for text in arguments)]

@@ -24,7 +24,7 @@ class Pipeline:
 
     train, eval, test: sources. shape, classes: of one sample, checked against the sources (None: taken from them);
     configs state them so that models can refer to them. train_ops: batch ops of mode "train". prefetch: batches
-    produced ahead in a thread (0: no thread).
+    produced ahead in a thread (0: no thread). repeat_first: train on the first batch for ever, to see if it can be learnt.
 
     A batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
     batches as one, numbers k g to k g + k - 1, and its result is split again.
@@ -41,6 +41,7 @@ class Pipeline:
         classes: int | None = None,
         train_ops: Sequence[BatchOp] = (),
         prefetch: int = 2,
+        repeat_first: bool = False,
     ):
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             if value < least:
@@ -57,7 +58,7 @@ class Pipeline:
                 raise UsageError(f"dataloaders.shape is {self.shape}, but {mode} samples have shape {source.shape}.")
             if source.classes != self.classes:
                 raise UsageError(f"dataloaders.classes is {self.classes}, but {mode} data has {source.classes}.")
-        self.batch_size, self.seed, self.prefetch = batch_size, seed, prefetch
+        self.batch_size, self.seed, self.prefetch, self.repeat_first = batch_size, seed, prefetch, repeat_first
         self.ops: list[BatchOp] = []
         self.add_ops(train_ops)
 
@@ -124,7 +125,7 @@ class Pipeline:
         for number, op in enumerate(self.ops):
             batch_of = self._transformed(batch_of, op, number)
         for index in count(start):
-            yield batch_of(index)
+            yield batch_of(0 if self.repeat_first else index)
 
     def _raw(self) -> Numbered:
         """Batch number -> batch before any op; keeps the permutation of the last epoch asked for."""

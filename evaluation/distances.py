@@ -34,13 +34,22 @@ def _mean_distance(x: np.ndarray, y: np.ndarray) -> float:
     return sum(np.sqrt(block, out=block).sum() for block in squared_distances(x, y)) / (len(x) * len(y))
 
 
+def _mean_distance_within(x: np.ndarray) -> float:
+    total = 0.0
+    for start in range(0, len(x), BLOCK):  # each block of rows against itself and those after it, which count twice
+        (block,) = squared_distances(x[start : start + BLOCK], x[start:])
+        np.sqrt(block, out=block)
+        total += 2 * block.sum() - block[:, : len(block)].sum()
+    return total / len(x) ** 2
+
+
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
     """2 E|x-y| - E|x-x'| - E|y-y'| as a V-statistic (pairs of a point with itself count), without a root.
 
     Szekely and Rizzo, Energy statistics, 2013, equation 2.1. x (n, d), y (m, d).
     """
     x, y = _pair(x, y)
-    return float(2 * _mean_distance(x, y) - _mean_distance(x, x) - _mean_distance(y, y))
+    return float(2 * _mean_distance(x, y) - _mean_distance_within(x) - _mean_distance_within(y))
 
 
 def sliced_wasserstein2(x: np.ndarray, y: np.ndarray, projections: int, rng: np.random.Generator) -> float:
@@ -127,6 +136,10 @@ class PointDistances(TwoSample):
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Rows (n, ...) as points (n, d)."""
         return rows.reshape(len(rows), -1)
+
+    def names(self) -> list[str]:
+        """The chosen metrics."""
+        return list(self.metrics)
 
     def measure(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """The chosen metrics of x against y, both (n, d)."""

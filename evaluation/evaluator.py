@@ -12,6 +12,9 @@ from runtime.run import Run
 class Evaluator:
     """Judges a run; every metric name says its method, so that two kinds of number never share one."""
 
+    def check(self, pipeline) -> None:
+        """Raises UsageError where the data cannot serve this evaluator; called before training, not after it."""
+
     def __call__(self, run: Run) -> dict[str, float]:
         """The metrics of `run` by name."""
         raise NotImplementedError
@@ -26,15 +29,14 @@ def check_metrics(chosen: Sequence[str], known: Sequence[str]) -> None:
         raise UsageError(f"metrics is empty; at least one of {', '.join(known)} is needed.")
 
 
-def draw_rows(pipeline, count: int, rng: np.random.Generator) -> NumpyBatch:
-    """`count` random rows of the held-out data, or of the training data where the held-out part is shorter.
+def reference_mode(pipeline, count: int) -> str:
+    """Which data to compare with: "eval" where it has `count` rows, else "train"."""
+    return "eval" if len(pipeline.sources.get("eval", ())) >= count else "train"
 
-    Raises UsageError, in the pipeline's words, when the training data is too short as well.
-    """
-    try:
-        return pipeline.draw("eval", count, rng)
-    except UsageError:
-        return pipeline.draw("train", count, rng)
+
+def draw_rows(pipeline, count: int, rng: np.random.Generator) -> NumpyBatch:
+    """`count` random rows of the held-out data, or of the training data where the held-out part is shorter."""
+    return pipeline.draw(reference_mode(pipeline, count), count, rng)
 
 
 def draw_pair(pipeline, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -43,12 +45,10 @@ def draw_pair(pipeline, count: int, rng: np.random.Generator) -> tuple[np.ndarra
     Two draws rather than the halves of one: a source that spreads every draw evenly (moons on a grid) would score
     its own halves ten times too far apart.
     """
-    try:
-        held_out = pipeline.draw("eval", count, rng)["x"]
-    except UsageError:
+    if reference_mode(pipeline, count) == "train":
         rows = pipeline.draw("train", 2 * count, rng)["x"]
         return rows[:count], rows[count:]
-    return held_out, pipeline.draw("train", count, rng)["x"]
+    return pipeline.draw("eval", count, rng)["x"], pipeline.draw("train", count, rng)["x"]
 
 
 def sample_labels(run: Run, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -73,8 +73,25 @@ class TwoSample(Evaluator):
         self.solvers = solvers
         self._kept: tuple[str, np.ndarray, dict[str, float]] | None = None
 
+    def check(self, pipeline) -> None:
+        """Raises UsageError where there are fewer rows than the comparison and its floor need."""
+        held_out = reference_mode(pipeline, self.count) == "eval"
+        for_floor = self.count if self.floor_pairs else 0
+        needed = for_floor if held_out else self.count + for_floor
+        available = len(pipeline.sources["train"])
+        if needed > available:
+            why = "for the floor" if held_out else f"(fewer than {self.count} rows are held out)"
+            raise UsageError(
+                f"evaluation.count={self.count} needs {needed} training rows {why}, but there are {available}; "
+                "lower evaluation.count."
+            )
+
     def features(self, rows: np.ndarray) -> np.ndarray:
         """What is compared: rows (n, ...) -> (n, d)."""
+        raise NotImplementedError
+
+    def names(self) -> list[str]:
+        """The metrics that `measure` gives."""
         raise NotImplementedError
 
     def measure(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -82,15 +99,25 @@ class TwoSample(Evaluator):
         raise NotImplementedError
 
     def __call__(self, run: Run) -> dict[str, float]:
-        """Every metric of the samples, then every floor; raises UsageError where a sample is not finite."""
+        """Every metric of the samples, then every floor.
+
+        Where samples are NaN or infinite (training diverged, say) their metrics are NaN and their share is given as
+        "nonfinite_samples": a judgement never ends a run.
+        """
         data, floor = self._data(run.pipeline)
         conditions = sample_labels(run, self.count, np.random.default_rng([self.seed, 1]))
         scores = {}
         for name, solver in (self.solvers or {"": None}).items():
             samples = run.samples(self.count, seed=self.seed, batch=self.batch, solver=solver, **conditions)
-            for metric, value in self.measure(self.features(_finite(samples, name)), data).items():
-                scores[f"{metric}/{name}" if name else metric] = value
+            end = f"/{name}" if name else ""
+            scores |= {f"{metric}{end}": value for metric, value in self._judge(samples, data).items()}
         return {**scores, **floor}
+
+    def _judge(self, samples: np.ndarray, data: np.ndarray) -> dict[str, float]:
+        broken = ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        if broken.any():
+            return {**dict.fromkeys(self.names(), float("nan")), "nonfinite_samples": float(broken.mean())}
+        return self.measure(self.features(samples), data)
 
     def _data(self, pipeline) -> tuple[np.ndarray, dict[str, float]]:
         """Features of the data (count, d) and the floor of every metric."""
@@ -110,12 +137,3 @@ class TwoSample(Evaluator):
             for metric, value in self.measure(kept[-1], self.features(others)).items():
                 measured.setdefault(f"{metric}_floor", []).append(value)
         return kept[0], {metric: float(np.mean(values)) for metric, values in measured.items()}
-
-
-def _finite(samples: np.ndarray, solver: str) -> np.ndarray:
-    """The samples themselves; raises UsageError where some are NaN or infinite, since no distance is then defined."""
-    bad = int((~np.isfinite(samples)).reshape(len(samples), -1).any(1).sum())
-    if bad:
-        with_solver = f" with solver {solver!r}" if solver else ""
-        raise UsageError(f"{bad} of {len(samples)} samples drawn{with_solver} are NaN or infinite; all must be finite.")
-    return samples

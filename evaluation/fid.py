@@ -87,11 +87,19 @@ class FeatureDistance(TwoSample):
         self.network, self.metrics = features, tuple(metrics)
         self.subsets, self.subset_size = subsets, subset_size
 
+    def check(self, pipeline) -> None:
+        """Raises UsageError where the data is no images, or too short."""
+        if len(pipeline.shape) != 3:
+            raise UsageError(f"FeatureDistance compares images (H, W, C), but the data has shape {pipeline.shape}.")
+        super().check(pipeline)
+
     def features(self, rows: np.ndarray) -> np.ndarray:
         """Features (n, d) of images (n, H, W, C)."""
-        if rows.ndim != 4:
-            raise UsageError(f"FeatureDistance compares images (n, H, W, C), but the rows have shape {rows.shape}.")
         return self.network(rows)
+
+    def names(self) -> list[str]:
+        """The chosen metrics with the name of the features."""
+        return [f"{metric}_{self.network.name}" for metric in self.metrics]
 
     def measure(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """The chosen metrics of features x against y, both (n, d)."""
@@ -101,4 +109,4 @@ class FeatureDistance(TwoSample):
             "kid": lambda x, y: kernel_distance(x, y, self.subsets, self.subset_size, rng),
             "energy_distance": energy_distance,
         }
-        return {f"{metric}_{self.network.name}": functions[metric](x, y) for metric in self.metrics}
+        return {name: functions[metric](x, y) for name, metric in zip(self.names(), self.metrics, strict=True)}

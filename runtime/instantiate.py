@@ -57,7 +57,13 @@ def build(node: Any, *args: Any, plugins: tuple[str, ...] = (), **extra: Any) ->
     target = locate(node["_target_"], plugins)
     kwargs = {**inner, **extra}
     check_arguments(target, node["_target_"], args, kwargs, partially=bool(node.get("_partial_")))
-    return partial(target, *args, **kwargs) if node.get("_partial_") else target(*args, **kwargs)
+    if node.get("_partial_"):
+        return partial(target, *args, **kwargs)
+    try:
+        return target(*args, **kwargs)
+    except ValueError as error:
+        given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items() if isinstance(v, int | float | str | list | None))
+        raise UsageError(f"{node['_target_']} can't be built from {given}: {error}") from error
 
 
 def check_arguments(target: Any, name: str, args: tuple, kwargs: dict[str, Any], partially: bool) -> None:

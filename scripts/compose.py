@@ -24,6 +24,8 @@ def compose(overrides: list[str]) -> DictConfig:
     overrides = [quoted(text) for text in overrides]
     try:
         config = _compose(overrides)
+        if config.batch_size is not None:
+            config.dataloaders.batch_size = config.batch_size
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(explain(error)) from error

@@ -66,10 +66,7 @@ def assemble(config: DictConfig) -> Experiment:
     def make(node: Any, *args: Any, **extra: Any) -> Any:
         return build(node, *args, plugins=plugins, **extra)
 
-    data = OmegaConf.to_container(config.dataloaders, resolve=True)
-    if config.batch_size is not None:
-        data["batch_size"] = config.batch_size  # type: ignore[index, call-overload]
-    pipeline = make(data)
+    pipeline = make(config.dataloaders)
     mx.random.seed(config.seed)  # layers draw their initial weights from the global state, only here
     model = make(config.model)
     objective = make(config.loss)

@@ -83,8 +83,9 @@ class Network:
 
 
 class Mixed:
-    """A model called in a lower precision: floating inputs are cast on the way in, outputs to float32 on the way out.
+    """A model called in a lower precision: its first input is cast on the way in, outputs to float32 on the way out.
 
+    Times and conditions keep their precision (bf16 tells only 256 times apart); the model casts what it makes of them.
     The weights are cast by the step; attributes are the model's own.
     """
 
@@ -93,8 +94,8 @@ class Mixed:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, every floating array of it in float32."""
-        args = tuple(self._cast(a, self._dtype) for a in args)
-        out = self._model(*args, **{k: self._cast(v, self._dtype) for k, v in kwargs.items()})
+        first, *others = args
+        out = self._model(self._cast(first, self._dtype), *others, **kwargs)
         return tuple(self._cast(o, mx.float32) for o in out) if isinstance(out, tuple) else self._cast(out, mx.float32)
 
     def __getattr__(self, name: str) -> Any:

@@ -74,8 +74,10 @@ class Tracker:
         self.close_row()
         self._file.close()
         if self._run is not None:
+            import trackio
+
             with contextlib.redirect_stdout(io.StringIO()):
-                self._run.finish()
+                trackio.finish()
         self._run = None
 
     def _media(self, values: dict[str, Any]) -> dict[str, Any]:

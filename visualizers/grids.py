@@ -11,11 +11,11 @@ GAP, PAPER = 2, 255  # pixels between images, and their white
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-    """Images (..., H, W, 1 or 3) in [-1, 1] as uint8 (..., H, W, 3): -1 is 0, 0 is 128, 1 is 255."""
+    """Images (..., H, W, 1 or 3) in [-1, 1] as uint8 (..., H, W, 3): -1 is 0, 0 and NaN 128, 1 is 255."""
     images = np.asarray(images)
     if images.ndim < 3 or images.shape[-1] not in (1, 3):
         raise UsageError(f"images must be (..., H, W, 1 or 3), got shape {images.shape}.")
-    pixels = np.floor((np.clip(images.astype(np.float32), -1, 1) + 1) * 127.5 + 0.5).astype(np.uint8)
+    pixels = np.floor((np.clip(np.nan_to_num(images.astype(np.float32)), -1, 1) + 1) * 127.5 + 0.5).astype(np.uint8)
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 

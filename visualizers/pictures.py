@@ -1,6 +1,7 @@
 """Pictures of a run's samples, chosen by the samples' shape; what configs and traces name."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,8 @@ class SamplePicture:
     def _scatter(self, run: Run, path: Path) -> Path:
         labels = self._labels(run, self.points)
         samples = run.samples(self.points, seed=self.seed, **labels)
-        data = run.pipeline.draw("train", self.points, np.random.default_rng(self.seed))["x"]
+        available = min(self.points, len(run.pipeline.sources["train"]))
+        data = run.pipeline.draw("train", available, np.random.default_rng(self.seed))["x"]
         return scatter_beside(samples, data, path, labels.get("label"), f"Samples at step {run.step:,}")
 
     def _grid(self, run: Run, path: Path) -> Path:
@@ -42,7 +44,7 @@ class SamplePicture:
         return save_class_grid(samples, labels["label"], path, per_class=-(-self.images // run.pipeline.classes))
 
     @staticmethod
-    def _labels(run: Run, count: int) -> dict[str, np.ndarray]:
+    def _labels(run: Run, count: int) -> dict[str, Any]:
         if "label" not in run.objective.conditions:
             return {}
         return {"label": (np.arange(count) % run.pipeline.classes).astype(np.int32)}

@@ -14,7 +14,7 @@ def limits(*sets: np.ndarray, margin: float = 0.06) -> tuple[tuple[float, float]
 
     Quantiles, since a single sample far off would shrink all the rest to a dot.
     """
-    low, high = np.quantile(np.concatenate([np.asarray(points) for points in sets]), [0.001, 0.999], axis=0)
+    low, high = np.nanquantile(np.concatenate([np.asarray(points) for points in sets]), [0.001, 0.999], axis=0)
     centre, half = (low + high) / 2, (0.5 + margin) * max(*(high - low), 1e-6)
     return (centre[0] - half, centre[0] + half), (centre[1] - half, centre[1] + half)
 
@@ -42,12 +42,13 @@ def scatter_beside(
 ) -> Path:
     """Data and samples (n, 2) in two panels of the same range, as PNG; labels (n,) colour the samples."""
     samples, data = check_plane("samples", samples), check_plane("data", data)
-    figure, axes = new_figure(9, 5, 1, 2)
+    figure, axes = new_figure(9, 5.2, 1, 2)
     box = limits(data)
     scatter(axes[0, 0], data, DATA)
-    frame(axes[0, 0], box, f"Data ({len(data):,} points)")
-    colours = {} if labels is None else {"cmap": "tab10" if len(np.unique(labels)) <= 10 else "viridis"}
-    scatter(axes[0, 1], samples, SAMPLES if labels is None else labels, **colours)
-    outside = np.mean((samples < [side[0] for side in box]) | (samples > [side[1] for side in box]), axis=0).max()
-    frame(axes[0, 1], box, f"{title} ({len(samples):,} points" + (f", {outside:.1%} outside)" if outside else ")"))
+    frame(axes[0, 0], box, f"Data\n{len(data):,} points")
+    few = labels is not None and len(np.unique(labels)) <= 10
+    scatter(axes[0, 1], samples, SAMPLES if labels is None else labels, cmap="tab10" if few else None)
+    inside = [(side[0] <= column) & (column <= side[1]) for side, column in zip(box, samples.T, strict=True)]
+    outside = 1 - np.mean(np.all(inside, axis=0))  # NaN is outside too
+    frame(axes[0, 1], box, f"{title}\n{len(samples):,} points" + (f", {outside:.1%} outside" if outside else ""))
     return save_figure(figure, path)

@@ -5,25 +5,20 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 
-from runtime.errors import UsageError
 from runtime.op import Objective
 from runtime.run import Run
 
 
 class FakePipeline:
-    """Standard normal rows; `rows` says how many each mode has."""
+    """Standard normal rows, as many as `rows` says for each mode."""
 
     def __init__(self, shape=(2,), rows=None, labels=()):
-        self.shape, self.rows, self.labels = (
-            shape,
-            rows or {"train": 100_000, "eval": 1_000},
-            np.array(labels, np.int32),
-        )
-        self.drawn = []
+        self.shape, rows = shape, rows or {"train": 100_000, "eval": 1_000}
+        self.sources = {mode: range(count) for mode, count in rows.items()}
+        self.labels, self.drawn = np.array(labels, np.int32), []
 
     def draw(self, mode, count, rng):
-        if count > self.rows[mode]:
-            raise UsageError(f"{count} samples asked of {mode}")
+        assert count <= len(self.sources[mode])
         self.drawn.append((mode, count))
         batch = {"x": rng.standard_normal((count, *self.shape)).astype(np.float32)}
         if len(self.labels):
@@ -45,7 +40,7 @@ class Shift(Objective):
 
     def sample(self, model, noise, solver, **conditions):
         self.labels += [np.array(conditions[name]) for name in self.conditions]
-        return noise + solver.shift
+        return noise + mx.array(solver.shift)
 
 
 def fake_run(pipeline=None, shift=0.0, conditions=(), folder=None):

@@ -127,8 +127,18 @@ def test_data_comes_from_training_where_evaluation_is_short():
     assert pipeline.drawn == [("train", 600), ("train", 600)]
     PointDistances(count=300, floor_pairs=0, metrics=["energy_distance"])(fake_run(pipeline))
     assert pipeline.drawn[2:] == [("train", 300)]
-    with pytest.raises(UsageError, match="800 samples asked of train"):
-        PointDistances(count=400, floor_pairs=1, metrics=["energy_distance"])(fake_run(pipeline))
+
+
+@pytest.mark.parametrize(
+    ("rows", "floor_pairs", "most"),
+    [({"train": 700}, 0, 700), ({"train": 700}, 1, 350), ({"train": 700, "eval": 500}, 1, 500)],
+)
+def test_too_little_data_is_told_before_training(rows, floor_pairs, most):
+    pipeline = FakePipeline(rows=rows)
+    PointDistances(count=most, floor_pairs=floor_pairs).check(pipeline)
+    PointDistances(count=most, floor_pairs=floor_pairs, metrics=["energy_distance"])(fake_run(pipeline))
+    with pytest.raises(UsageError, match=f"count={most + 1} needs .* but there are 700"):
+        PointDistances(count=most + 1, floor_pairs=floor_pairs).check(pipeline)
 
 
 def test_labels_follow_the_data():
@@ -140,9 +150,11 @@ def test_labels_follow_the_data():
     assert set(labels) == {3, 7} and np.mean(labels == 3) == pytest.approx(0.75, abs=0.06)
 
 
-def test_samples_that_are_not_finite():
-    with pytest.raises(UsageError, match="50 of 50 samples"):
-        PointDistances(count=50, floor_pairs=0)(fake_run(shift=float("nan")))
+def test_samples_that_are_not_finite_do_not_end_the_run():
+    solvers = {"bad": SimpleNamespace(shift=[0.0, float("nan")]), "good": SimpleNamespace(shift=0.0)}
+    scores = PointDistances(count=50, floor_pairs=1, metrics=["emd"], solvers=solvers)(fake_run())
+    assert np.isnan(scores.pop("emd/bad")) and scores.pop("nonfinite_samples/bad") == 1
+    assert sorted(scores) == ["emd/good", "emd_floor"] and np.isfinite(list(scores.values())).all()
 
 
 def test_unknown_metric_names_the_nearest():

@@ -85,5 +85,6 @@ def test_features_are_named_by_their_network():
 
 
 def test_rows_that_are_no_images():
-    with pytest.raises(UsageError, match=r"shape \(50, 2\)"):
-        FeatureDistance(Pixels(), count=50)(fake_run())
+    with pytest.raises(UsageError, match=r"shape \(2,\)"):
+        FeatureDistance(Pixels(), count=50).check(FakePipeline())
+    FeatureDistance(Pixels(), count=50).check(FakePipeline((4, 4, 1)))

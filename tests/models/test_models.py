@@ -20,6 +20,8 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 OTHERS: set[str] = set()  # tested on their own
 SHAPES = {"mlp": [2], "residual_mlp": [2], "cnn": [8, 8, 1], "unet": [8, 8, 3]}
 SMALL = {"unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2, "dropout": 0.1}}
+SMALL["mlp"] = {"hidden": 16, "depth": 2}
+SMALL["residual_mlp"] = {"width": 16, "blocks": 2}
 SMALL["cnn"] = {"channels": 8, "blocks": 2, "dropout": 0.1}
 NAMES = sorted({file.stem for file in CONFIGS.glob("*.yaml")} - OTHERS)
 PARAMETERS = {  # (name, shape): count, by hand for the perceptrons
@@ -69,11 +71,14 @@ def test_parameter_counts(name, shape):
 
 @EVERY
 @pytest.mark.parametrize("kind", [list, tuple])
-def test_forward_keeps_shape_and_depends_on_everything(name, kind):
-    model = stirred(make(name, classes=4, shape=SHAPES[name]))
-    assert model.shape == tuple(SHAPES[name])
-    build_again = make(name, classes=4)
-    assert type(build_again) is type(model)
+def test_shape_as_list_or_tuple(name, kind):
+    model = make(name)
+    assert type(model)(kind(SHAPES[name])).shape == model.shape == tuple(SHAPES[name])
+
+
+@EVERY
+def test_forward_keeps_shape_and_depends_on_everything(name):
+    model = stirred(make(name, classes=4), scale=1.0)
     x, times = inputs(name)
     label = mx.array([0, 3, -1])
     out = model(x, times, label=label)
@@ -111,15 +116,20 @@ def test_jvp_against_finite_differences(name):
     assert mx.abs(tangent - difference).max().item() < 5e-3 * mx.abs(tangent).max().item()
 
 
-@EVERY
-def test_gradient_of_the_jvp_against_finite_differences_and_compiled(name):
-    model, point, direction = directional(name)
-    weights = model.parameters()
+def squared_tangent(model, direction):
+    """A loss of the weights made of the model's jvp, as MeanFlow's is."""
 
     def loss(weights, x, times):
         model.update(weights)
         return mx.square(mx.jvp(model, [x, times], direction)[1][0]).mean()
 
+    return loss
+
+
+@EVERY
+def test_gradient_of_the_jvp_against_finite_differences(name):
+    model, point, direction = directional(name)
+    weights, loss = model.parameters(), squared_tangent(model, direction)
     gradient = mx.grad(loss)(weights, *point)
     rng = np.random.default_rng(3)
     change = tree_map(lambda p: mx.array(rng.normal(scale=0.1, size=p.shape).astype(np.float32)), weights)
@@ -132,6 +142,16 @@ def test_gradient_of_the_jvp_against_finite_differences_and_compiled(name):
     products = tree_map(lambda g, d: (g * d).sum(), gradient, change)
     slope = sum(value.item() for _, value in tree_flatten(products))
     assert abs(slope - difference) < 1e-2 * abs(difference) + 1e-4
+
+
+# compiling the fused kernels of a convolutional network takes a minute on a machine that has not done it before
+@pytest.mark.parametrize(
+    "name", [name if "mlp" in name else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_compiled_gradient_of_the_jvp(name):
+    model, point, direction = directional(name)
+    weights, loss = model.parameters(), squared_tangent(model, direction)
+    gradient = mx.grad(loss)(weights, *point)
     model.update(weights)
     compiled = mx.compile(mx.grad(loss))(weights, *point)
     for (key, eager), (_, fused) in zip(tree_flatten(gradient), tree_flatten(compiled), strict=True):

@@ -131,11 +131,10 @@ def test_dopri5_lands_on_the_requested_times_and_returns_there():
     times = [0.0, 0.1, 0.1001, 0.75, 1.0]
     states = Dopri5(rtol=1e-9, atol=1e-9).solve(timed, mx.ones((1, 1), dtype=mx.float64), times, path=True)
     assert np.allclose(np.array(states).ravel(), np.exp(np.square(times)), rtol=1e-7)
-    few = Dopri5(rtol=1e-9, atol=1e-9)
-    few.solve(timed, mx.ones((1, 1), dtype=mx.float64), [0.0, 0.1, 0.1001, 1.0])
-    plain = Dopri5(rtol=1e-9, atol=1e-9)
+    few, plain = Dopri5(rtol=1e-9, atol=1e-9), Dopri5(rtol=1e-9, atol=1e-9)
+    few.solve(timed, mx.ones((1, 1), dtype=mx.float64), [0.0, 0.1, 0.1 + 1e-10, 1.0])
     plain.solve(timed, mx.ones((1, 1), dtype=mx.float64))
-    assert few.accepted <= plain.accepted + 4  # a short landing step does not shorten its followers
+    assert few.accepted <= plain.accepted + 3  # a short landing step does not shorten its followers
 
 
 def test_dopri5_stops_with_a_sentence():

@@ -28,8 +28,8 @@ def opened(path):
 
 
 def test_the_range_of_images_becomes_bytes():
-    values = np.float32([-3, -1, -0.5, 0, 0.5, 1, 3]).reshape(1, 1, 7, 1)
-    np.testing.assert_array_equal(to_pixels(values)[0, 0, :, 1], [0, 0, 64, 128, 191, 255, 255])
+    values = np.float32([-3, -1, -0.5, 0, 0.5, 1, 3, np.nan, np.inf]).reshape(1, 1, 9, 1)
+    np.testing.assert_array_equal(to_pixels(values)[0, 0, :, 1], [0, 0, 64, 128, 191, 255, 255, 128, 255])
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     np.testing.assert_array_equal(to_pixels(every / np.float32(127.5) - 1)[..., :1], every)  # bytes survive the trip
 
@@ -74,7 +74,7 @@ def test_images_that_are_none(tmp_path):
 
 def test_scatter_beside(tmp_path):
     path = scatter_beside(POINTS + 9, POINTS, tmp_path / "p.png", labels=np.arange(50) % 3)
-    assert opened(path).size == (1080, 600)
+    assert opened(path).size == (1080, 624)
     with pytest.raises(UsageError, match=r"samples must be .* got shape \(50, 3\)"):
         scatter_beside(np.zeros((50, 3)), POINTS, path)
 
@@ -152,6 +152,8 @@ def test_sample_picture_by_shape(tmp_path):
     draw = SamplePicture(points=60, images=8)
     (path,) = draw(fake_run(), tmp_path / "samples", "step_10")
     assert path == tmp_path / "samples" / "step_10.png" and opened(path).width == 1080
+    few = fake_run(FakePipeline(rows={"train": 20}), shift=float("nan"))
+    assert len(draw(few, tmp_path, "diverged")) == 1  # a picture of nothing, of too little data, ends no run
     (path,) = draw(fake_run(FakePipeline((32, 32, 3))), tmp_path)
     assert opened(path).size == (3 * 66 + 2, 3 * 66 + 2)
     assert draw(fake_run(FakePipeline((30,))), tmp_path / "nothing") == []

@@ -1,0 +1,29 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRA := $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),cuda,cpu),cpu)
+
+.PHONY: setup check test test-slow bench smoke
+
+setup: ## a virtual environment with everything for development
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt -e ".[$(EXTRA),dev]"
+	$(BIN)/python -m scripts.doctor
+
+check: ## what a commit must pass besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: ## minutes
+	$(BIN)/pytest
+
+test-slow: ## trains; much longer
+	$(BIN)/pytest -m slow
+
+bench: ## one JSON line a variant
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/step_time.py --model all
+
+smoke: ## one short run from the command line to a checkpoint
+	$(BIN)/python launcher.py run_name=smoke max_steps=20 overwrite=true trackio.enabled=false

@@ -1,0 +1,116 @@
+"""Kills a run with SIGKILL at random moments and resumes it; the end must equal an uninterrupted run's, bit for bit.
+
+python benchmarks/kill_resume.py --kills 20 [--steps 2000] [--seed 0]
+
+Compares final checkpoints (every array), metrics.jsonl and trackio's rows (all but wall-clock values). Exit status 1 if
+anything differs. Prints one JSON line.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import runtime.blas  # noqa: F401, E402
+from training import checkpoint  # noqa: E402
+
+
+def command(name: str, folder: Path, steps: int, resume: bool) -> list[str]:
+    """The launcher's command line: short epochs, dropout-free but with EMA, evaluation and mid-epoch checkpoints."""
+    return [
+        sys.executable, str(ROOT / "launcher.py"), f"run_name={name}", f"output_dir={folder}", f"max_steps={steps}",
+        "epochs=null", "evaluation=none", "traces.evaluation.pictures=null", "model.hidden=64", "batch_size=512",
+        "eval_every=150s", "save_every=40s", "trackio.log_every=7", "trackio.project=kill-resume", "device=cpu",
+        *(["resume=true"] if resume else []),
+    ]  # fmt: skip
+
+
+def rows(path: Path) -> list[dict]:
+    """The rows of metrics.jsonl without wall-clock values."""
+    return [deterministic(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def deterministic(row: dict) -> dict:
+    """A row without what depends on the clock or the machine."""
+    return {k: v for k, v in row.items() if k != "time" and not k.startswith("perf/")}
+
+
+def trackio_rows(folder: Path, run_id: str) -> list[dict]:
+    """The rows that trackio's database holds for a run."""
+    with contextlib.closing(sqlite3.connect(folder / "trackio" / "kill-resume.db")) as database:
+        found = database.execute("SELECT step, metrics FROM metrics WHERE run_id = ? ORDER BY step, id", (run_id,))
+        return [deterministic({"step": step, **json.loads(metrics)}) for step, metrics in found]
+
+
+def compare(folder: Path) -> dict[str, bool]:
+    """What is equal between the run that was killed and the one that was not."""
+    ends = {name: checkpoint.load(checkpoint.find(folder / name)) for name in ("whole", "killed")}
+    arrays = {name: end[0] for name, end in ends.items()}
+    (whole, killed) = arrays["whole"], arrays["killed"]
+    same = whole.keys() == killed.keys() and all(
+        memoryview(whole[k].reshape(-1)).tobytes() == memoryview(killed[k].reshape(-1)).tobytes() for k in whole
+    )
+    records = {name: rows(folder / name / "metrics.jsonl") for name in ends}
+    tracked = {name: trackio_rows(folder, end[1]["tracker"]["run_id"]) for name, end in ends.items()}
+    return {
+        "weights_equal": same,
+        "record_equal": records["whole"] == records["killed"],
+        "trackio_equal": tracked["whole"] == tracked["killed"] and len(tracked["whole"]) == len(records["whole"]),
+    }
+
+
+def main() -> int:
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="kill_resume_"))
+    environment = {**os.environ, "TRACKIO_DIR": str(folder / "trackio")}
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "cwd": ROOT}
+    began = time.perf_counter()
+    subprocess.run(command("whole", folder, options.steps, False), check=True, **quiet)
+    whole_seconds = time.perf_counter() - began
+
+    draw = random.Random(options.seed)
+    kills = completed = 0
+    while kills < options.kills:
+        # early kills fall into start-up, later ones into steps, saves and the end
+        child = subprocess.Popen(command("killed", folder, options.steps, (folder / "killed").exists()), **quiet)
+        try:
+            child.wait(draw.uniform(0.2, max(4.0, 3 * whole_seconds / options.kills + 2)))
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            kills += 1
+            continue
+        completed += 1
+        if child.returncode:
+            print(child.stderr.read().decode()[-2000:], file=sys.stderr)
+            return 1
+    subprocess.run(command("killed", folder, options.steps, True), check=True, **quiet)
+    result = {"kills": kills, "times_at_the_end_already": completed, "steps": options.steps, **compare(folder)}
+    print(json.dumps({"benchmark": "kill_resume", **result, "whole_run_seconds": round(whole_seconds, 1)}))
+    equal = all(value for key, value in result.items() if key.endswith("_equal"))
+    if equal:
+        shutil.rmtree(folder)
+    else:
+        print(f"kept for inspection: {folder}", file=sys.stderr)
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

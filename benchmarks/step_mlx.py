@@ -1,0 +1,155 @@
+"""Times flow-matching train steps on MLX: the real loop ("ours") and a bare mx.compile step, in turns in one process.
+
+A worker of step_time.py; prints one JSON line a variant. Turns make the ratio fair where the machine's speed drifts.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import runtime.blas  # noqa: E402, F401  before mlx
+
+# isort: split
+import mlx.core as mx  # noqa: E402
+import mlx.nn as nn  # noqa: E402
+import mlx.optimizers as optim  # noqa: E402
+import numpy as np  # noqa: E402
+
+from losses.flow_matching import FlowMatching  # noqa: E402
+from models.mlp import MLP  # noqa: E402
+from models.unet import UNet  # noqa: E402
+from runtime.device import describe, select  # noqa: E402
+from runtime.op import ObjectiveOp  # noqa: E402
+from runtime.trees import count_parameters  # noqa: E402
+from training.estimator import Estimator  # noqa: E402
+from training.network import Network  # noqa: E402
+from training.update import UpdateOp  # noqa: E402
+
+SHAPES = {"mlp": (1024, 2), "unet": (8, 32, 32, 3)}  # batch first
+UNET = {"channels": 64, "multipliers": (1, 2, 2), "blocks": 1, "attention": ()}
+
+
+def model_named(name: str) -> nn.Module:
+    """The network of a benchmark, from seed 0."""
+    mx.random.seed(0)
+    shape = SHAPES[name][1:]
+    return MLP(shape, hidden=256, depth=3) if name == "mlp" else UNet(shape, **UNET)
+
+
+def adamw(learning_rate: float) -> optim.AdamW:
+    """The optimizer of both variants."""
+    return optim.AdamW(learning_rate=learning_rate, bias_correction=True)
+
+
+class Batches:
+    """A pipeline that gives the same batch for ever."""
+
+    steps_per_epoch = 10**9
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.batch = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+
+    def batches(self, mode: str, start: int):
+        """An endless iterator."""
+        while True:
+            yield self.batch
+
+
+def ours(name: str):
+    """A function(steps) that trains through the estimator, as the launcher does (no traces)."""
+    model = model_named(name)
+    network = Network([ObjectiveOp(model, FlowMatching()), UpdateOp(model, adamw, 1e-3)])
+    estimator = Estimator(Batches(SHAPES[name]), network, epochs=None, max_steps=0, eval_every=None)
+
+    def run(steps: int) -> None:
+        estimator.total_steps = estimator.step + steps
+        estimator.fit()
+        mx.eval(estimator.train_step.state)
+
+    return run, model
+
+
+def bare(name: str):
+    """A function(steps) around the shortest compiled step that trains the same: no guard, norm or extras."""
+    model, optimizer, pipeline = model_named(name), adamw(1e-3), Batches(SHAPES[name])
+    optimizer.init(model.trainable_parameters())
+    state = [model.state, optimizer.state]
+
+    def loss_of(model, x1, key):
+        noise_key, time_key = mx.random.split(key)
+        x0 = mx.random.normal(x1.shape, key=noise_key)
+        t = mx.random.uniform(shape=x1.shape[:1], key=time_key)
+        wide = t.reshape(-1, *[1] * (x1.ndim - 1))
+        out = model((1 - wide) * x0 + wide * x1, times=mx.stack([t, mx.ones_like(t)], axis=1))
+        return mx.square(out - (x1 - x0)).mean()
+
+    @partial(mx.compile, inputs=state, outputs=state)
+    def step(x1, key):
+        loss, gradients = nn.value_and_grad(model, loss_of)(model, x1, key)
+        optimizer.update(model, gradients)
+        return loss
+
+    done = 0
+
+    def run(steps: int) -> None:
+        nonlocal done
+        before = None
+        batches = pipeline.batches("train", done)
+        for _ in range(steps):
+            loss = step(mx.array(next(batches)["x"]), mx.random.key(done))
+            mx.async_eval(state, loss)
+            if before is not None:
+                mx.eval(before)
+            before, done = loss, done + 1
+        mx.eval(state)
+
+    return run, model
+
+
+def main() -> None:
+    """Warms every variant up, then times them in turns for `--seconds`, at least three rounds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=sorted(SHAPES), default="mlp")
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    parser.add_argument("--variants", default="ours,bare")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    given = parser.parse_args()
+    select(given.device)
+    made = {name: {"ours": ours, "bare": bare}[name](given.model) for name in given.variants.split(",")}
+    for run, _ in made.values():
+        run(1)  # compiles
+    first, (run, _) = time.perf_counter(), next(iter(made.values()))
+    run(1)
+    steps = max(1, round(0.3 / (time.perf_counter() - first)))  # a turn takes about a third of a second
+    times: dict[str, list[float]] = {name: [] for name in made}
+    started = time.perf_counter()
+    while time.perf_counter() - started < given.seconds or len(times[next(iter(made))]) < 3:
+        for name, (run, _) in made.items():
+            begin = time.perf_counter()
+            run(steps)
+            times[name].append(1e3 * (time.perf_counter() - begin) / steps)
+    for name, (_, model) in made.items():
+        line = {
+            "variant": name, "model": given.model, "batch": SHAPES[given.model][0],
+            "parameters": count_parameters(model),
+            "median_ms": round(statistics.median(times[name]), 3), "best_ms": round(min(times[name]), 3),
+            "turns": len(times[name]), "steps_a_turn": steps, **describe(), "python": platform.python_version(),
+            "numpy": version("numpy"),
+            "threads": os.environ.get("OPENBLAS_NUM_THREADS", f"default of {os.cpu_count()}"),
+            "turns_ms": [round(value, 3) for value in times[name]],
+        }  # fmt: skip
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Milliseconds per train step, one JSON line a variant, then their ratios.
+
+python benchmarks/step_time.py [--device cpu] [--model mlp|unet|all] [--seconds 30] [--as-installed]
+                               [--peer torch --torch-python PATH]
+
+ours: the real loop. bare: the shortest mx.compile step (both in one process, in turns). as installed: MLX without the
+fast BLAS of runtime/blas.py (Linux CPU). torch: PyTorch, by the Python at --torch-python.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def worker(python: str, script: str, options: list[str], **environment: str) -> list[dict]:
+    """The JSON lines of a worker, printed as they are; none, and a sentence, when it fails."""
+    command = [python, str(HERE / script), *options]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        print(f"skipped: {script} {' '.join(options)} ended with status {done.returncode}: {last}", file=sys.stderr)
+        return []
+    return [json.loads(text) for text in done.stdout.splitlines()]
+
+
+def measure(model: str, given: argparse.Namespace) -> dict[str, dict]:
+    """Every variant asked for, each printed when it is done."""
+    options = ["--model", model, "--device", given.device, "--seconds", str(given.seconds)]
+    found = worker(sys.executable, "step_mlx.py", options)
+    if given.as_installed:
+        alone = [*options, "--variants", "ours"]
+        found += [
+            {**line, "variant": "as installed"}
+            for line in worker(sys.executable, "step_mlx.py", alone, MLX_LAB_BLAS="off")
+        ]
+    if given.peer:
+        found += worker(given.torch_python, "step_torch.py", options)
+    for line in found:
+        print(json.dumps({name: value for name, value in line.items() if name != "turns_ms"}), flush=True)
+    return {line["variant"]: line for line in found}
+
+
+def ratios(model: str, lines: dict[str, dict]) -> dict:
+    """What matters: ours over bare as the median of the turns' ratios, the others as ratios of medians."""
+    found: dict = {"ratios": model}
+    if {"ours", "bare"} <= lines.keys():
+        pairs = zip(lines["ours"]["turns_ms"], lines["bare"]["turns_ms"], strict=True)
+        found["ours / bare"] = round(statistics.median(a / b for a, b in pairs), 3)
+    for top, bottom in (("ours", "torch"), ("bare", "torch"), ("as installed", "ours")):
+        if {top, bottom} <= lines.keys():
+            found[f"{top} / {bottom}"] = round(lines[top]["median_ms"] / lines[bottom]["median_ms"], 3)
+    counts = {line["parameters"] for line in lines.values()}
+    if len(counts) > 1:
+        found["warning"] = f"the networks differ in size: {sorted(counts)}"
+    return found
+
+
+def main() -> int:
+    """Runs the variants one after another; 1 when ours could not be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    parser.add_argument("--model", choices=["mlp", "unet", "all"], default="mlp")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measuring time of a worker, warm-up not counted")
+    parser.add_argument("--as-installed", action="store_true", help="also MLX without the fast BLAS")
+    parser.add_argument("--peer", choices=["torch"])
+    parser.add_argument("--torch-python", default=sys.executable, metavar="PATH")
+    given = parser.parse_args()
+    status = 0
+    for model in ["mlp", "unet"] if given.model == "all" else [given.model]:
+        lines = measure(model, given)
+        status = status if "ours" in lines else 1
+        print(json.dumps(ratios(model, lines)), flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

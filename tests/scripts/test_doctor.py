@@ -1,0 +1,53 @@
+"""The doctor: healthy here, and each broken thing is named with its remedy and exit status 2."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import runtime.blas
+from scripts import doctor
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(doctor, "SIDE", 128)  # speed is not judged here
+
+
+def test_the_report_names_versions_device_blas_and_caches(capsys):
+    status = doctor.main()
+    out = capsys.readouterr().out
+    for name in ("python", "mlx", "hydra-core", "omegaconf", "trackio", "numpy", "BLAS", "product cpu", "GF/s",
+                 "MLX_ENABLE_TF32", "MLX_PTX_CACHE_DIR", "distributed", "ring yes", "folders"):  # fmt: skip
+        assert name in out
+    assert runtime.blas.status.detail in out
+    assert status == (2 if "to mend" in out else 0)
+
+
+def test_a_missing_compiler_and_a_wrong_version_must_be_mended(monkeypatch, capsys):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor, "installed", lambda name: {"mlx": "0.1.0"}.get(name, "99"))
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    assert doctor.main() == 2
+    out = capsys.readouterr().out
+    assert "install g++" in out and 'pip install "mlx==0.32.4"' in out and "to mend: mlx" in out
+
+
+def test_wrong_numbers_are_found(monkeypatch):
+    monkeypatch.setattr(doctor.mx, "eval", lambda *arrays: None)
+    monkeypatch.setattr(doctor.np, "abs", lambda x: doctor.np.full(3, 9.0))
+    found = {finding.name: finding for finding in doctor.products()}
+    assert "MLX_LAB_BLAS=off" in found["product cpu"].remedy and not found["product cpu"].advice
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS needs no BLAS of ours")
+def test_a_failed_blas_gives_status_2_in_a_fresh_process(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "file"), "MLX_LAB_BLAS": ""}
+    (tmp_path / "file").write_text("")  # a cache folder that cannot be made
+    command = [sys.executable, "-m", "scripts.doctor"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "to mend: BLAS" in done.stdout and "XDG_CACHE_HOME" in done.stdout

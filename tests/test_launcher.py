@@ -1,0 +1,200 @@
+"""The command line: every option of every group runs, mistakes are told in one sentence."""
+
+import gzip
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import launcher
+from runtime.errors import UsageError
+from scripts.compose import compose, groups, options
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "run_name=t", "epochs=null", "max_steps=2", "eval_every=null", "trackio.enabled=false", "device=cpu",
+    "traces.evaluation.pictures=null", "traces.progress.quiet=true", "compile=false",
+]  # fmt: skip
+SMALL_UNET = ["model.channels=8", "model.blocks=1", "model.multipliers=[1,2]", "model.attention=[4]"]
+SMALL = {
+    "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
+    "model=cnn": ["dataloaders=digits", "dataloaders.batch_size=4", "model.channels=8"],
+    "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
+}
+EVALUATIONS = {
+    "points": ["evaluation.count=200", "evaluation.exact_count=100", "evaluation.floor_pairs=2"],
+    "gaussians_to_moons": ["evaluation.count=100", "evaluation.exact_count=100"],
+    "digits": ["dataloaders=digits", "evaluation.count=32", "evaluation.subset_size=32", "evaluation.floor_pairs=1"],
+    "none": [],
+}
+
+
+def idx_file(path, array):
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def image_data(tmp_path, monkeypatch):
+    """Tiny data sets in data/, in the folder the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("mnist", "fashion_mnist"):
+        for part, count in (("train", 20), ("t10k", 10)):
+            idx_file(Path(f"data/{name}/{part}-images-idx3-ubyte.gz"), rng.integers(0, 255, (count, 28, 28), dtype=np.uint8))
+            idx_file(Path(f"data/{name}/{part}-labels-idx1-ubyte.gz"), np.arange(count, dtype=np.uint8) % 10)
+    for name, parts in (("image_folder", ("train", "eval")), ("cifar10", ("train", "test"))):
+        kinds = (
+            ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+            if name == "cifar10" else ["a", "b"]
+        )  # fmt: skip
+        for part in parts:
+            for kind in kinds:
+                for i in range(6):
+                    file = Path(f"data/{name}/{part}/{kind}/{i}.png")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(file)
+    return tmp_path
+
+
+def two_steps(folder, *overrides):
+    overrides = [*TINY, *overrides]
+    return launcher.train(compose(overrides), folder / "t", overrides)
+
+
+CASES = [(group, option) for group in groups() for option in options(group) if group not in ("evaluation", "experiment", "debug")]
+
+
+@pytest.mark.parametrize(("group", "option"), CASES, ids=lambda x: x)
+def test_every_option_composes_builds_and_takes_two_steps(group, option, image_data):
+    if group == "traces" and option == "profile":
+        pytest.skip("run by debug=profile below")
+    extra = SMALL.get(f"{group}={option}", [])
+    if group == "dataloaders" and option in ("image_folder",):
+        extra = ["dataloaders.classes=2"]
+    if group == "dataloaders":
+        extra = [*extra, "batch_size=10", *(["model=cnn", "model.channels=4"] if option in IMAGES else [])]
+    name = [] if any(text.startswith("evaluation") for text in extra) else ["evaluation=none"]
+    summary = two_steps(image_data, f"{group}={option}", *extra, *name)
+    assert summary.steps == 2
+
+
+IMAGES = ("mnist", "fashion_mnist", "cifar10", "image_folder", "digits")
+
+
+@pytest.mark.parametrize("option", [o for o in options("evaluation") if o != "images"])
+def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
+    summary = two_steps(tmp_path, f"evaluation={option}", *EVALUATIONS[option], "solver.steps=2",
+                        *(["model=cnn", "model.channels=4", "batch_size=8"] if option == "digits" else []))  # fmt: skip
+    values = {k: v for k, v in summary.latest.items() if k.startswith("eval/")}
+    assert all(np.isfinite(v) for v in values.values())
+    assert bool(values) == (option != "none") and (not values or any(k.endswith("_floor") for k in values))
+
+
+@pytest.mark.parametrize("option", options("experiment"))
+def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data):
+    small = [] if option == "gaussians_to_moons" else SMALL_UNET
+    summary = two_steps(image_data, f"experiment={option}", "evaluation=none", "batch_size=4", "precision=fp32", *small)
+    assert summary.steps == 2
+
+
+@pytest.mark.parametrize("option", options("debug"))
+def test_every_debug_mode_runs(option, tmp_path, capsys):
+    steps = {"profile": "max_steps=14", "limit": "max_steps=20", "overfit": "max_steps=60"}[option]
+    overrides = ["run_name=t", f"debug={option}", steps, "device=cpu", "compile=false", "batch_size=16", "evaluation=none"]
+    summary = launcher.train(compose(overrides), tmp_path / "t", overrides)
+    if option == "profile":
+        assert "step_ms_median" in capsys.readouterr().out
+    if option == "overfit":
+        first, last = summary.history[0]["train/loss"], summary.history[-1]["train/loss"]
+        assert last < first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["modle=unet"], "nearest: model"),
+        (["model=unett"], "nearest: unet"),
+        (["model.hiden=3"], "nearest: hidden"),
+        (["trackio.projct=x"], "nearest: project"),
+        (["model.hidden=abc"], "hidden must be int, got 'abc'"),
+        (["epochs=abc"], "epochs"),
+        (["epochs=0"], "at least 1, got 0"),
+        (["device=gpuu"], "did you mean gpu"),
+        (["precision=bf61"], "did you mean bf16"),
+        (["run_name=../x"], "'../x'"),
+        (["run_name=a/b"], "'a/b'"),
+        (["seed=-1"], "got -1"),
+        (["resume=true", "overwrite=true"], "contradict"),
+        (["loss.path._target_=os.system"], "outside the packages"),
+        (["eval_every=2x"], "'2x'"),
+        (["max_time=soon"], "'soon'"),
+        (["batch_size=300000"], "300000 exceeds the 200000"),
+        (["accumulate=1000"], "1000"),
+        (["optimizer.clip=-1"], "-1"),
+        (["optimizer.ema=[1.5]"], "1.5"),
+        (["solver.steps=0"], "0"),
+        (["model.shape=[3]"], "3"),
+        (["model=cnn"], "shape"),
+        (["'x"], "can't read the override"),
+        (["init_from=/nowhere"], "/nowhere"),
+    ],
+    ids=str,
+)
+def test_mistakes_cost_one_sentence_and_exit_status_2_before_step_0(overrides, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status = launcher.main([*(o for o in TINY if o.split("=")[0] not in [x.split("=")[0] for x in overrides]), *overrides])
+    captured = capsys.readouterr()
+    assert status == 2 and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert said in captured.err
+    assert not list(tmp_path.glob("outputs/*/checkpoints/*"))
+
+
+def test_run_name_is_mandatory_and_help_teaches(capsys):
+    assert launcher.main(["epochs=1"]) == 2
+    assert "run_name=first" in capsys.readouterr().err
+    assert launcher.main(["--help"]) == 0
+    assert "flow_matching" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["1.10", "1e3", "2024_01_02", "true", "null", "0x10"])
+def test_run_names_are_never_retyped(name):
+    assert compose([f"run_name={name}"]).run_name == name
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_an_error(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "launcher.py", "--multirun", *TINY[1:], "run_name=s", "seed=1,2", "model.hidden=4,-4",
+         "evaluation=none"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0 and "failed: " in done.stderr, done.stderr
+    finished = [json.loads(p.read_text())["steps"] for p in (tmp_path / "outputs" / "s").glob("*/summary.json")]
+    assert finished == [2, 2]
+
+
+def test_resume_remembers_the_overrides_of_the_first_sitting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert launcher.main([*TINY, "evaluation=none", "model.hidden=12"]) == 0
+    assert launcher.main(["run_name=t", "resume=true", "max_steps=4"]) == 0
+    assert json.loads(Path("outputs/t/summary.json").read_text())["steps"] == 4
+    assert "hidden: 12" in Path("outputs/t/resume-1.yaml").read_text()
+
+
+def test_plugins_let_a_users_package_be_a_target(tmp_path):
+    with pytest.raises(UsageError, match="outside the packages"):
+        two_steps(tmp_path, "model._target_=tests.test_launcher.Mine")
+    two_steps(tmp_path, "plugins=[tests]", "model._target_=tests.test_launcher.Mine", "evaluation=none")
+
+
+from models.mlp import MLP  # noqa: E402
+
+
+class Mine(MLP):
+    """A user's own model."""
