@@ -1,4 +1,6 @@
-"""Trains, resumes or evaluates what a configuration describes: python launcher.py run_name=NAME [group=option] [key=value].
+"""Trains, resumes or evaluates what a configuration describes.
+
+python launcher.py run_name=NAME [group=option ...] [key=value ...]; --help says more.
 
 In a notebook, `from launcher import load_run` opens a finished run.
 """
@@ -9,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 from omegaconf import DictConfig
+
+import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 from runtime import device
 from runtime.errors import UsageError
 from runtime.trees import count_parameters
 from scripts.compose import CONFIGS, compose, groups, merged, options, quoted, run_name_of
-from training import checkpoint
 from training.estimator import Interrupted, Summary
 from training.experiment import Experiment, assemble, evaluate_run, load_run
 from training.signals import caught
@@ -100,7 +102,10 @@ def _conclusion(experiment: Experiment, workspace: Workspace, summary: Summary) 
     metrics = {k: v for k, v in summary.latest.items() if k.startswith("eval/")}
     lines = [f"{summary.reason} after {summary.steps:,} steps in {experiment.estimator.elapsed:.1f} s of training", ""]
     lines += table(metrics)
-    lines += ["", *(f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/"))]
+    lines += [
+        "",
+        *(f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/")),
+    ]
     lines += [f"record      {workspace.folder}/metrics.jsonl, summary.json"]
     lines += [f"checkpoint  {workspace.checkpoints}"]
     if experiment.config.trackio.enabled:
@@ -126,7 +131,9 @@ def _single(overrides: list[str]) -> None:
         return
     name = run_name_of(overrides)
     if name is None:
-        raise UsageError("run_name is missing; name your run, for example: python launcher.py run_name=first (or --help).")
+        raise UsageError(
+            "run_name is missing; name your run, for example: python launcher.py run_name=first (or --help)."
+        )
     if "resume=true" in [text.lower() for text in overrides]:
         output = next((o.split("=", 1)[1] for o in overrides if o.startswith("output_dir=")), "outputs")
         stored = Path(output) / name / "overrides.json"

@@ -24,6 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import runtime.blas  # noqa: F401, E402
+
+# isort: split
+import mlx.core as mx  # noqa: E402
+
 from training import checkpoint  # noqa: E402
 
 
@@ -54,14 +58,17 @@ def trackio_rows(folder: Path, run_id: str) -> list[dict]:
         return [deterministic({"step": step, **json.loads(metrics)}) for step, metrics in found]
 
 
+def contents(array: mx.array) -> bytes:
+    """The bytes of an array."""
+    return memoryview(array.reshape(-1)).tobytes()  # pyright: ignore[reportArgumentType]  # stub lacks __buffer__
+
+
 def compare(folder: Path) -> dict[str, bool]:
     """What is equal between the run that was killed and the one that was not."""
     ends = {name: checkpoint.load(checkpoint.find(folder / name)) for name in ("whole", "killed")}
     arrays = {name: end[0] for name, end in ends.items()}
     (whole, killed) = arrays["whole"], arrays["killed"]
-    same = whole.keys() == killed.keys() and all(
-        memoryview(whole[k].reshape(-1)).tobytes() == memoryview(killed[k].reshape(-1)).tobytes() for k in whole
-    )
+    same = whole.keys() == killed.keys() and all(contents(whole[k]) == contents(killed[k]) for k in whole)
     records = {name: rows(folder / name / "metrics.jsonl") for name in ends}
     tracked = {name: trackio_rows(folder, end[1]["tracker"]["run_id"]) for name, end in ends.items()}
     return {
@@ -80,7 +87,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kill_resume_"))
     environment = {**os.environ, "TRACKIO_DIR": str(folder / "trackio")}
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "cwd": ROOT}
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     began = time.perf_counter()
     subprocess.run(command("whole", folder, options.steps, False), check=True, **quiet)
     whole_seconds = time.perf_counter() - began
@@ -99,7 +106,7 @@ def main() -> int:
             continue
         completed += 1
         if child.returncode:
-            print(child.stderr.read().decode()[-2000:], file=sys.stderr)
+            print(child.communicate()[1][-2000:], file=sys.stderr)
             return 1
     subprocess.run(command("killed", folder, options.steps, True), check=True, **quiet)
     result = {"kills": kills, "times_at_the_end_already": completed, "steps": options.steps, **compare(folder)}

@@ -74,9 +74,17 @@ def read_files(folder: Path, layout: str, names: list[str]) -> dict[str, bytes]:
     path = folder / LAYOUTS[layout]
     try:
         with tarfile.open(path) as archive:
-            return {f"{path}:{name}": archive.extractfile(name).read() for name in names}
+            return {f"{path}:{name}": read_member(archive, name) for name in names}
     except (OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise UsageError(f"{path} cannot be read ({error}); download it again.") from error
+
+
+def read_member(archive: tarfile.TarFile, name: str) -> bytes:
+    """The contents of a file in the archive; raises KeyError where there is no such file."""
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(f"{name} is no file")
+    return file.read()
 
 
 def parse_pickle(raw: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:

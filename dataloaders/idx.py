@@ -57,17 +57,15 @@ class Mnist(ImageSource):
         if pad < 0:
             raise UsageError(f"pad must be at least 0, got {pad}.")
         folders = [Path(root), *([self.FALLBACK] if self.FALLBACK else [])]
-        paths = [find_idx(folders, part, kind) for kind in ("images-idx3", "labels-idx1")]
-        if None in paths:
+        pixels, classes = (find_idx(folders, part, kind) for kind in ("images-idx3", "labels-idx1"))
+        if pixels is None or classes is None:
             raise UsageError(
                 f"{self.NAME} is missing: put {PREFIX[part]}-images-idx3-ubyte.gz and"
                 f" {PREFIX[part]}-labels-idx1-ubyte.gz (from {self.WHERE}) into {Path(root).absolute()}."
             )
-        images, labels = (read_idx(path) for path in paths)
+        images, labels = read_idx(pixels), read_idx(classes)
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise UsageError(
-                f"{paths[0]} holds {images.shape} and {paths[1]} {labels.shape}; needed (N, H, W) and (N,)."
-            )
+            raise UsageError(f"{pixels} holds {images.shape} and {classes} {labels.shape}; needed (N, H, W) and (N,).")
         images = np.pad(images, ((0, 0), (pad, pad), (pad, pad)))
         super().__init__(images[..., None], labels, classes=10)
 

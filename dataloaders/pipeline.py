@@ -1,8 +1,12 @@
 """Sources to batches: shuffled, transformed, padded and prefetched, exact from any starting point."""
 
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count, islice
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice, repeat
 
 import numpy as np
 
@@ -13,6 +17,7 @@ from runtime.op import NumpyBatch
 
 BatchOp = Callable[[NumpyBatch, np.random.Generator], NumpyBatch]
 Numbered = Callable[[int], NumpyBatch]  # batch number -> batch
+Batches = Generator[NumpyBatch, None, None]
 
 # First number after the seed in every generator's key, so that no two uses share random numbers.
 SHUFFLE, OPS = 0, 1
@@ -24,7 +29,8 @@ class Pipeline:
 
     train, eval, test: sources. shape, classes: of one sample, checked against the sources (None: taken from them);
     configs state them so that models can refer to them. train_ops: batch ops of mode "train". prefetch: batches
-    produced ahead in a thread (0: no thread). repeat_first: train on the first batch for ever, to see if it can be learnt.
+    produced ahead in a thread (0: no thread). repeat_first: train on the first batch for ever.
+    workers: threads that produce training batches; more than one pays where an op computes outside Python (exact OT).
 
     A batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
     batches as one, numbers k g to k g + k - 1, and its result is split again.
@@ -42,10 +48,12 @@ class Pipeline:
         train_ops: Sequence[BatchOp] = (),
         prefetch: int = 2,
         repeat_first: bool = False,
+        workers: int = 1,
     ):
-        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
-            if value < least:
-                raise UsageError(f"dataloaders: {name} must be at least {least}, got {value}.")
+        least = {"batch_size": (batch_size, 1), "seed": (seed, 0), "prefetch": (prefetch, 0), "workers": (workers, 1)}
+        for name, (value, bound) in least.items():
+            if value < bound:
+                raise UsageError(f"dataloaders: {name} must be at least {bound}, got {value}.")
         if batch_size > len(train):
             raise UsageError(f"batch_size={batch_size} exceeds the {len(train)} training samples; lower batch_size.")
         self.sources = {
@@ -59,6 +67,7 @@ class Pipeline:
             if source.classes != self.classes:
                 raise UsageError(f"dataloaders.classes is {self.classes}, but {mode} data has {source.classes}.")
         self.batch_size, self.seed, self.prefetch, self.repeat_first = batch_size, seed, prefetch, repeat_first
+        self.workers = workers
         self.ops: list[BatchOp] = []
         self.add_ops(train_ops)
 
@@ -80,7 +89,7 @@ class Pipeline:
                 raise UsageError(f"{type(op).__name__}.span must be at least 1, got {span(op)}.")
         self.ops = [*self.ops, *ops]
 
-    def batches(self, mode: str, start: int = 0) -> Iterator[NumpyBatch]:
+    def batches(self, mode: str, start: int = 0) -> Batches:
         """Batches from number `start` on, "x" (batch_size, *shape) float32.
 
         train: endless, and batch i depends on (seed, i) alone: every epoch is a new permutation without its short
@@ -120,12 +129,40 @@ class Pipeline:
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
 
-    def _training(self, start: int) -> Iterator[NumpyBatch]:
+    def _training(self, start: int) -> Batches:
+        if self.repeat_first:
+            yield from repeat(self._chain()(0))
+        if self.workers == 1:
+            yield from map(self._chain(), count(start))
+        yield from self._in_threads(start)
+
+    def _in_threads(self, start: int) -> Batches:
+        """Training batches in order, produced in `workers` threads, each a whole group of batches at a time."""
+        width = math.lcm(*map(span, self.ops))
+        own = threading.local()  # chains keep state (a permutation, a group): one for each thread
+
+        def group(number: int) -> list[NumpyBatch]:
+            if not hasattr(own, "chain"):
+                own.chain = self._chain()
+            return [own.chain(number * width + k) for k in range(width)]
+
+        first, skipped = divmod(start, width)
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            waiting = deque(pool.submit(group, number) for number in range(first, first + self.workers + 1))
+            for number in count(first + self.workers + 1):
+                yield from waiting.popleft().result()[skipped:]
+                skipped = 0
+                waiting.append(pool.submit(group, number))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _chain(self) -> Numbered:
+        """Batch number -> finished batch."""
         batch_of = self._raw()
         for number, op in enumerate(self.ops):
             batch_of = self._transformed(batch_of, op, number)
-        for index in count(start):
-            yield batch_of(0 if self.repeat_first else index)
+        return batch_of
 
     def _raw(self) -> Numbered:
         """Batch number -> batch before any op; keeps the permutation of the last epoch asked for."""
@@ -158,7 +195,7 @@ class Pipeline:
 
         return batch_of
 
-    def _ordered(self, source: Source, stream: int, start: int) -> Iterator[NumpyBatch]:
+    def _ordered(self, source: Source, stream: int, start: int) -> Batches:
         size = self.batch_size
         for index in range(start, -(-len(source) // size)):
             rows = np.arange(index * size, min((index + 1) * size, len(source)))

@@ -1,12 +1,14 @@
 """An iterator run ahead in one thread."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from queue import Empty, Queue
 from typing import Any
 
+Items = Generator[Any, None, None]
 
-def prefetched(items: Iterator[Any], depth: int) -> Iterator[Any]:
+
+def prefetched(items: Items, depth: int) -> Items:
     """Yields `items`, produced up to `depth` ahead in one thread; depth 0 produces them in the caller's thread.
 
     An exception of `items` is raised at the consumer, in its place in the sequence. Closing the returned generator
@@ -41,7 +43,7 @@ def prefetched(items: Iterator[Any], depth: int) -> Iterator[Any]:
             thread.join()
 
 
-def _produce(items: Iterator[Any], queue: Queue, stopping: threading.Event) -> None:
+def _produce(items: Items, queue: Queue, stopping: threading.Event) -> None:
     error = None
     try:
         for item in items:

@@ -3,12 +3,14 @@
 Minibatch couplings of arXiv 2302.00482 and 2304.14772; NumPy, run by the loader.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
+
+Kind = Literal["independent", "ot", "sinkhorn"]
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -26,7 +28,7 @@ class Coupling:
 
     def __init__(
         self,
-        kind: Literal["independent", "ot", "sinkhorn"] = "ot",
+        kind: Kind = "ot",
         span: int = 1,
         regularization: float = 0.05,
     ):
@@ -64,6 +66,7 @@ class Coupling:
         scaled = cost / max(cost.mean(), np.finfo(np.float64).tiny)
         # exp(-cost / regularization) underflows past 700; logarithms do not, and are ten times slower
         method = "sinkhorn" if scaled.max() < 300 * self.regularization else "sinkhorn_log"
-        return ot.sinkhorn(
+        plan = ot.sinkhorn(
             [], [], scaled, self.regularization, method, numItermax=500, stopThr=1e-3 / count**0.5, warn=False
         )
+        return cast(np.ndarray, plan)  # with log=True it would be a pair

@@ -1,10 +1,8 @@
 """Flow matching: regress a model on the velocity of an interpolant (arXiv 2210.02747, eq. 9; couplings 2302.00482)."""
 
-from typing import Literal
-
 import mlx.core as mx
 
-from losses.couplings import Coupling
+from losses.couplings import Coupling, Kind
 from losses.paths import CondOT, Path, Prediction, Uniform
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Field, Objective
@@ -31,14 +29,16 @@ class FlowMatching(Objective):
         path: Path | None = None,
         times=None,
         prediction: Prediction = "velocity",
-        coupling: Literal["independent", "ot", "sinkhorn"] = "independent",
+        coupling: Kind = "independent",
         coupling_span: int = 1,
         conditions: tuple | list = (),
         label_dropout: float = 0.0,
         guidance: float = 1.0,
     ):
-        self.path, self.times, self.prediction = path or CondOT(), times or Uniform(), prediction
-        self.coupling, self.coupling_span, self.conditions = coupling, coupling_span, tuple(conditions)
+        self.path, self.times = path or CondOT(), times or Uniform()
+        self.prediction: Prediction = prediction
+        self.coupling: Kind = coupling
+        self.coupling_span, self.conditions = coupling_span, tuple(conditions)
         self.label_dropout, self.guidance = label_dropout, guidance
         if (label_dropout or guidance != 1) and "label" not in self.conditions:
             raise UsageError(

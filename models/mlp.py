@@ -22,7 +22,7 @@ class MLP(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         size = math.prod(self.shape)
-        self.activation = activation
+        self.activation: Activation = activation
         self.enter = nn.Linear(size + 2, hidden)
         self.label = class_embedding(classes, hidden)
         self.layers = [nn.Linear(hidden, hidden) for _ in range(depth - 1)]

@@ -140,7 +140,7 @@ class UNet(nn.Module):
     def __call__(self, x: mx.array, times=None, key=None, label=None) -> mx.array:
         """x (B, H, W, C), times (B, 2), label (B,) or None -> (B, H, W, C); key switches dropout on."""
         check_sample(self, x, self.shape)
-        check_times(x, times)
+        times = check_times(x, times)
         keys = iter([None] * self.stages if key is None else mx.random.split(key, self.stages))
         embedding = nn.silu(self.label(self.time(times), label))
         h = self.enter(x.astype(self.enter.weight.dtype))

@@ -9,7 +9,7 @@ from runtime.errors import UsageError
 
 
 class Schedule:
-    """Linear warm-up over `warmup` steps, then `after(progress)` with progress from 0 to 1 over the steps up to `total`."""
+    """Linear warm-up over `warmup` steps, then `after(progress)`, progress going from 0 to 1 up to step `total`."""
 
     def __init__(self, warmup: int = 0, total: int | None = None):
         if warmup < 0 or (total is not None and total <= warmup):

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime.jit import cache_folder
+
 # LAPACK routines that libmlx imports: all their arguments are pointers; the second number counts the hidden lengths
 # that Fortran appends for character arguments.
 LAPACK = {
@@ -58,11 +60,6 @@ def source() -> str:
     lines.append("  if (!lib) return dlerror();")
     lines += [f'  if (!(*(void **)&real_{n} = dlsym(lib, "scipy_{n}"))) return "{n} is missing";' for n in names]
     return "\n".join([*lines, "  return NULL;", "}", ""])
-
-
-def cache_folder() -> Path:
-    """Where compiled helpers of this project are kept for this user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-lab"
 
 
 def build(code: str, target: Path, compiler: str) -> None:

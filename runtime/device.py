@@ -1,7 +1,6 @@
 """Chooses and describes the device that MLX computes on."""
 
 from importlib.metadata import version
-from typing import Literal
 
 import runtime.blas  # must come before mlx.core
 
@@ -13,12 +12,10 @@ from runtime.errors import UsageError
 GIB = 2**30
 
 
-def select(
-    device: Literal["auto", "gpu", "cpu"] = "auto", memory_gib: float | None = None, cache_gib: float | None = None
-) -> mx.Device:
+def select(device: str = "auto", memory_gib: float | None = None, cache_gib: float | None = None) -> mx.Device:
     """Makes `device` the default one; "auto" takes a GPU where there is one. Limits of None stay as MLX sets them.
 
-    memory_gib: what MLX may allocate. cache_gib: freed memory that it may keep.
+    device: "auto", "gpu" or "cpu". memory_gib: what MLX may allocate. cache_gib: freed memory that it may keep.
     Raises UsageError for an unknown device, a GPU that is not there, or a limit that is not positive.
     """
     if device not in ("auto", "gpu", "cpu"):

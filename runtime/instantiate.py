@@ -13,8 +13,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from runtime.errors import UsageError, closest
 
 ROOMS = (
-    "dataloaders", "domains", "evaluation", "losses", "models", "ops", "optimizers", "runtime", "solvers", "traces",
-    "training", "visualizers",
+    "dataloaders",
+    "domains",
+    "evaluation",
+    "losses",
+    "models",
+    "ops",
+    "optimizers",
+    "runtime",
+    "solvers",
+    "traces",
+    "training",
+    "visualizers",
 )
 ALLOWED = (*ROOMS, "mlx.optimizers", "mlx.nn")  # fmt: skip
 
@@ -35,7 +45,9 @@ def locate(path: str, plugins: tuple[str, ...] = ()) -> Any:
         raise UsageError(f"_target_ {path!r}: there is no module {module_name!r}.") from error
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
-        raise UsageError(f"_target_ {path!r}: {module_name} has no {attribute!r}; nearest: {closest(attribute, public)}.")
+        raise UsageError(
+            f"_target_ {path!r}: {module_name} has no {attribute!r}; nearest: {closest(attribute, public)}."
+        )
     return getattr(module, attribute)
 
 

@@ -117,8 +117,10 @@ class ObjectiveOp(Op):
         self.carry = objective.carry
 
     def initial_carry(self, batch: Batch) -> Batch:
+        """The objective's carry before the first step."""
         return self.objective.initial_carry(self.models[self.name], batch)
 
     def forward(self, data: Batch, ctx: Context) -> Batch:
+        """The objective's loss, a float32 scalar, and its extras."""
         loss, extra = self.objective(ctx.wrap(self.models[self.name]), data, ctx)
         return {"loss": loss, **extra}

@@ -76,7 +76,9 @@ def explain(error: Exception) -> str:
     text = str(error)
     if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, got = found.groups()
-        return f"{group}={got} does not exist; nearest: {closest(got, options(group))}; all: {', '.join(options(group))}."
+        return (
+            f"{group}={got} does not exist; nearest: {closest(got, options(group))}; all: {', '.join(options(group))}."
+        )
     if found := re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text):
         return _unknown_key(found[1])
     if found := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import runtime.blas  # must come before mlx.core
+import runtime.jit
 
 # isort: split
 import mlx.core as mx
@@ -113,16 +114,26 @@ def size(folder: Path) -> str:
     return f"{folder}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB"
 
 
+def fused_kernels() -> Finding:
+    """How mx.compile's fused CPU kernels are compiled; a missing g++ is a remedy of its own line."""
+    status = runtime.jit.status
+    if "can't be written" not in status:
+        return Finding("fused CPU kernels", status)
+    return Finding("fused CPU kernels", status, "set XDG_CACHE_HOME to a folder that can be written", advice=True)
+
+
 def compilers() -> list[Finding]:
     """What mx.compile needs, and where compiled kernels are kept."""
-    scratch = Path(tempfile.gettempdir()) / "mlx" / installed("mlx")
     gpu = mx.is_available(mx.gpu)
     found = []
     if sys.platform == "linux":
         where = shutil.which("g++")
         remedy = "" if where else "install g++ (Debian: apt install gcc g++); without it mx.compile does not fuse"
         found.append(Finding("g++", where or "missing", remedy, advice=gpu))
-        found.append(Finding("compile cache", size(scratch / "cpu")))
+        found.append(fused_kernels())
+        ours = runtime.jit.status.startswith(runtime.jit.FLAGS)
+        scratch = Path(tempfile.gettempdir()) / "mlx" / installed("mlx") / "cpu"
+        found.append(Finding("compile cache", size(runtime.jit.cache_folder() if ours else scratch)))
     if mx.cuda.is_available():
         kernels = os.environ.get("MLX_PTX_CACHE_DIR", "")
         remedy = "" if kernels else "set it to a folder that lasts: a cold start compiles kernels for minutes"

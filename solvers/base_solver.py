@@ -10,6 +10,7 @@ from runtime.errors import UsageError
 from runtime.op import Field
 
 Grid = Literal["uniform", "cosine", "quadratic"]
+Times = Sequence[float] | np.ndarray
 
 
 def scalar(value: float, x: mx.array) -> mx.array:
@@ -49,7 +50,7 @@ class Solver:
         points[-1] = end
         return points
 
-    def solve(self, field: Field, x: mx.array, times: Sequence[float] | None = None, path: bool = False) -> mx.array:
+    def solve(self, field: Field, x: mx.array, times: Times | None = None, path: bool = False) -> mx.array:
         """Carries x (B, ...) through dx/dt = field(x, t) along `times` (default: the grid from 0 to 1), in their order.
 
         Descending times integrate backward. Returns the last state, or with path=True all of them (N+1, B, ...).
@@ -86,7 +87,7 @@ class Solver:
         return field(x, scalar(t, x))
 
 
-def check_times(times: Sequence[float]) -> np.ndarray:
+def check_times(times: Times) -> np.ndarray:
     """The times as float64; raises UsageError unless there are two or more, all ascending or all descending."""
     grid = np.asarray(times, dtype=np.float64)
     steps = np.diff(grid)

@@ -1,6 +1,7 @@
 """Adaptive Dormand-Prince 5(4) with a PI step controller, landing exactly on the requested times."""
 
 import math
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -89,7 +90,7 @@ class Dopri5(Solver):
     def norm(self, error: mx.array, x: mx.array, new: mx.array) -> float:
         """Root mean square of the error over its tolerance, over the whole batch."""
         scale = self.atol + self.rtol * mx.maximum(mx.abs(x), mx.abs(new))
-        return mx.sqrt(mx.mean(mx.square(error / scale))).item()
+        return cast(float, mx.sqrt(mx.mean(mx.square(error / scale))).item())
 
     def first_step(self, field: Field, x: mx.array, t: float, slope: mx.array, length: float) -> float:
         """A first step from the sizes of x, its slope and the slope's change (Hairer, Norsett, Wanner I, II.4)."""

@@ -42,7 +42,7 @@ def log_likelihood(
         return field(x.reshape(x1.shape), t).reshape(count, size)
 
     def augmented(state: mx.array, t: mx.array) -> mx.array:
-        x, divergence = state[:, :size], 0.0
+        x, divergence = state[:, :size], mx.zeros((count, 1), dtype=state.dtype)
         for direction in directions:
             (velocity,), (change,) = mx.jvp(lambda y: flat_field(y, t), [x], [direction])
             divergence = divergence + weight * (direction * change).sum(axis=1, keepdims=True)

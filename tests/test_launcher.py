@@ -47,7 +47,9 @@ def image_data(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name in ("mnist", "fashion_mnist"):
         for part, count in (("train", 20), ("t10k", 10)):
-            idx_file(Path(f"data/{name}/{part}-images-idx3-ubyte.gz"), rng.integers(0, 255, (count, 28, 28), dtype=np.uint8))
+            idx_file(
+                Path(f"data/{name}/{part}-images-idx3-ubyte.gz"), rng.integers(0, 255, (count, 28, 28), dtype=np.uint8)
+            )
             idx_file(Path(f"data/{name}/{part}-labels-idx1-ubyte.gz"), np.arange(count, dtype=np.uint8) % 10)
     for name, parts in (("image_folder", ("train", "eval")), ("cifar10", ("train", "test"))):
         kinds = (
@@ -68,7 +70,12 @@ def two_steps(folder, *overrides):
     return launcher.train(compose(overrides), folder / "t", overrides)
 
 
-CASES = [(group, option) for group in groups() for option in options(group) if group not in ("evaluation", "experiment", "debug")]
+CASES = [
+    (group, option)
+    for group in groups()
+    for option in options(group)
+    if group not in ("evaluation", "experiment", "debug")
+]
 
 
 @pytest.mark.parametrize(("group", "option"), CASES, ids=lambda x: x)
@@ -107,7 +114,15 @@ def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data
 @pytest.mark.parametrize("option", options("debug"))
 def test_every_debug_mode_runs(option, tmp_path, capsys):
     steps = {"profile": "max_steps=14", "limit": "max_steps=20", "overfit": "max_steps=60"}[option]
-    overrides = ["run_name=t", f"debug={option}", steps, "device=cpu", "compile=false", "batch_size=16", "evaluation=none"]
+    overrides = [
+        "run_name=t",
+        f"debug={option}",
+        steps,
+        "device=cpu",
+        "compile=false",
+        "batch_size=16",
+        "evaluation=none",
+    ]
     summary = launcher.train(compose(overrides), tmp_path / "t", overrides)
     if option == "profile":
         assert "step_ms_median" in capsys.readouterr().out
@@ -140,6 +155,7 @@ def test_every_debug_mode_runs(option, tmp_path, capsys):
         (["optimizer.clip=-1"], "-1"),
         (["optimizer.ema=[1.5]"], "1.5"),
         (["solver.steps=0"], "0"),
+        (["evaluation.count=10000000"], "lower evaluation.count"),
         (["model.shape=[3]"], "3"),
         (["model=cnn"], "shape"),
         (["'x"], "can't read the override"),
@@ -149,7 +165,9 @@ def test_every_debug_mode_runs(option, tmp_path, capsys):
 )
 def test_mistakes_cost_one_sentence_and_exit_status_2_before_step_0(overrides, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status = launcher.main([*(o for o in TINY if o.split("=")[0] not in [x.split("=")[0] for x in overrides]), *overrides])
+    status = launcher.main(
+        [*(o for o in TINY if o.split("=")[0] not in [x.split("=")[0] for x in overrides]), *overrides]
+    )
     captured = capsys.readouterr()
     assert status == 2 and captured.err.startswith("error: ") and captured.err.count("\n") == 1
     assert said in captured.err

@@ -1,12 +1,14 @@
 """Traces that change the course of a training."""
 
+from typing import cast
+
 from runtime.errors import UsageError
 from runtime.op import Batch
 from traces.trace import Trace
 
 
 class TerminateOnNaN(Trace):
-    """Ends the run with an error once `patience` updates in a row were skipped for a loss or gradient that is not finite.
+    """Ends the run with an error once `patience` updates in a row were skipped for a loss or gradient not finite.
 
     Looks every `every` steps, since looking waits for the device.
     """
@@ -20,7 +22,7 @@ class TerminateOnNaN(Trace):
     def on_batch_end(self, data: Batch) -> None:
         """Reads the streak of skipped updates."""
         estimator = self.estimator
-        if estimator.step % self.every == 0 and (streak := int(data["streak"].item())) >= self.patience:
+        if estimator.step % self.every == 0 and (streak := cast(int, data["streak"].item())) >= self.patience:
             losses = ", ".join(f"{name}={data[name].item()}" for name in estimator.train_step.losses)
             raise UsageError(
                 f"{streak} updates in a row up to step {estimator.step} had a loss or gradient that is not finite "

@@ -1,6 +1,7 @@
 """Traces for the eyes."""
 
 import sys
+from typing import cast
 
 from tqdm import tqdm
 
@@ -32,7 +33,7 @@ class Progress(Trace):
         if self.bar is None or not self.bar.update():
             return
         losses = {name: f"{data[name].item():.4f}" for name in self.estimator.train_step.losses}
-        skipped = int(data["skipped"].item())
+        skipped = cast(int, data["skipped"].item())
         self.bar.set_postfix(losses | ({"skipped": skipped} if skipped else {}), refresh=False)
 
     def on_close(self) -> None:

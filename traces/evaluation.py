@@ -1,25 +1,41 @@
 """The trace that judges samples: evaluators and pictures, at the end and every so often."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from traces.trace import Trace
 from training.estimator import in_steps
 
 
-class Evaluation(Trace):
-    """Runs an evaluator and draws pictures with the EMA weights.
+class Judge(Protocol):
+    """What an evaluator must offer."""
 
-    evaluator(run) -> {metric: value}; pictures(run, folder, name) -> paths. every, pictures_every: "5e", "500s" or null;
-    both also run at the end. Values are logged as eval/<metric>, pictures as samples/<name>.
+    def check(self, pipeline: Any) -> None:
+        """Raises UsageError where the data cannot serve it."""
+
+    def __call__(self, run: Any) -> dict[str, float]:
+        """The metrics of a run by name."""
+        ...
+
+
+class Evaluation(Trace):
+    """Runs an evaluator and draws pictures with the EMA weights; checks that the data suffices before the first step.
+
+    evaluator(run) -> {metric: value}; pictures(run, folder, name) -> paths. every, pictures_every: "5e", "500s" or
+    null; both also run at the end. Values are logged as eval/<metric>, pictures as samples/<name>.
     """
 
     experiment: Any = None
 
-    def __init__(self, evaluator: Callable | None = None, pictures: Callable | None = None,
+    def __init__(self, evaluator: Judge | None = None, pictures: Callable | None = None,
                  every: str | int | None = None, pictures_every: str | int | None = None):  # fmt: skip
         super().__init__(mode="train")
         self.evaluator, self.pictures, self.every, self.pictures_every = evaluator, pictures, every, pictures_every
+
+    def on_begin(self) -> None:
+        """Raises UsageError where the data cannot serve the evaluator."""
+        if self.evaluator:
+            self.evaluator.check(self.experiment.pipeline)
 
     def on_epoch_end(self) -> None:
         """Looks whether one is due."""
@@ -32,7 +48,9 @@ class Evaluation(Trace):
 
     def _when_due(self) -> None:
         step, length = self.estimator.step, self.estimator.steps_per_epoch
-        due = [(n := in_steps(e, length, "evaluation.every")) and step % n == 0 for e in (self.every, self.pictures_every)]
+        due = [
+            (n := in_steps(e, length, "evaluation.every")) and step % n == 0 for e in (self.every, self.pictures_every)
+        ]
         if any(due):
             self._judge(bool(due[0]), bool(due[1]))
 

@@ -9,8 +9,8 @@ from runtime.op import Batch, as_tuple
 class Trace:
     """A callback. inputs: data keys it wants to see in on_batch_end. mode: as for ops ("train", "!train", ...).
 
-    Every hook is called in each of the trace's modes; on_begin, on_log, on_step_end, on_end and on_close only in "train".
-    `estimator` is set before on_begin.
+    Every hook is called in each of the trace's modes; on_begin, on_log, on_step_end, on_end and on_close only in
+    "train". `estimator` is set before on_begin.
     """
 
     inputs: tuple[str, ...] = ()

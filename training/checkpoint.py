@@ -7,7 +7,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -50,7 +50,8 @@ def load(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}.")
     try:
-        arrays, strings = mx.load(str(path), return_metadata=True)
+        loaded = mx.load(str(path), return_metadata=True)
+        arrays, strings = cast(tuple[dict[str, mx.array], dict[str, str]], loaded)
         mx.eval(arrays)  # loads are lazy: read now, before somebody replaces the file
     except (RuntimeError, ValueError) as error:
         raise CorruptCheckpoint(f"{path} is not a whole safetensors file: {error}") from error
@@ -90,7 +91,8 @@ def checksum(arrays: dict[str, mx.array], text: str) -> str:
         array = arrays[name]
         digest.update(f"{name}{array.shape}{array.dtype}".encode())
         if array.size:
-            digest.update(memoryview(mx.contiguous(array).reshape(-1).view(mx.uint8)))
+            raw = mx.contiguous(array).reshape(-1).view(mx.uint8)
+            digest.update(memoryview(raw))  # pyright: ignore[reportArgumentType]  # MLX's stub lacks __buffer__
     return digest.hexdigest()
 
 

@@ -103,7 +103,7 @@ def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> R
     solver = build(config.solver, plugins=plugins)
     weights = {name.removeprefix("models.model."): a for name, a in arrays.items() if name.startswith("models.model.")}
     restore(model, weights, str(file))
-    kept = list(config.optimizer.get("ema") or ())
+    kept: list[float] = list(config.optimizer.get("ema") or ())
     if ema is not False and (kept or ema is not True):
         write(model, _average(arrays, kept[0] if ema is True else ema, kept))
     model.train(False)

@@ -66,9 +66,7 @@ class Network:
             missing = [name for name in op.inputs if name not in data]
             if missing:
                 lacks, has = ", ".join(missing), ", ".join(sorted(data))
-                raise UsageError(
-                    f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}."
-                )
+                raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
             run = self._runner(given, ctx)
             data = {**data, **op.forward(data, replace(ctx, key=key, run=run))}
             if until is not None and until in data:

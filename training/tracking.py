@@ -12,9 +12,10 @@ from typing import Any
 class Tracker:
     """Collects one row of values per step and writes it to `<folder>/metrics.jsonl` and, where enabled, to trackio.
 
-    A value is a number or a string; one that ends in .png or .gif is a picture's path below `folder`. The row of the current step stays open
-    until a later step logs, so a checkpoint can hold it: `state()` and `rewind()` make the two records those of an
-    uninterrupted run, without duplicates or holes, however much either had lost or run ahead.
+    A value is a number or a string; one that ends in .png or .gif is a picture's path below `folder`. The row of the
+    current step stays open until a later step logs, so a checkpoint can hold it: `state()` and `start(resume=state)`
+    make the two records those of an uninterrupted run, without duplicates or holes, however much either had lost or run
+    ahead.
     """
 
     def __init__(self, folder: Path, project: str = "mlx-lab", name: str = "", config: dict | None = None,

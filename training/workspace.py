@@ -22,13 +22,20 @@ class Workspace:
     """
 
     def __init__(self, config: DictConfig, folder: Path, overrides: Sequence[str] = ()):
-        self.config, self.folder, self.checkpoints, self.samples = config, folder, folder / "checkpoints", folder / "samples"
+        self.config, self.folder, self.checkpoints, self.samples = (
+            config,
+            folder,
+            folder / "checkpoints",
+            folder / "samples",
+        )
         self._lock: TextIO | None = None
         self._open_folder(config.resume, config.overwrite)
         plain: Any = OmegaConf.to_container(config, resolve=True)
         self.meta = {"run_name": config.run_name, "config": plain, "provenance": checkpoint.provenance()}
         self._write_config()
-        (folder / "overrides.json").write_text(json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))]))
+        (folder / "overrides.json").write_text(
+            json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))])
+        )
         track = config.trackio
         self.tracker = Tracker(folder, track.project, config.run_name, plain, track.enabled)
 
@@ -36,7 +43,7 @@ class Workspace:
         existed = (self.folder / "config.yaml").exists()
         if existed and not (resume or overwrite):
             raise UsageError(
-                f"{self.folder} exists already; continue it with resume=true, replace it with overwrite=true, or choose "
+                f"{self.folder} exists already; continue it with resume=true, replace it with overwrite=true or choose "
                 "another run_name."
             )
         try:
@@ -61,7 +68,9 @@ class Workspace:
         """The resolved config, written once; later sittings leave theirs as resume-<n>.yaml."""
         path = self.folder / "config.yaml"
         if path.exists():
-            taken = [int(m[1]) for p in self.folder.glob("resume-*.yaml") if (m := re.fullmatch(r"resume-(\d+)", p.stem))]
+            taken = [
+                int(m[1]) for p in self.folder.glob("resume-*.yaml") if (m := re.fullmatch(r"resume-(\d+)", p.stem))
+            ]
             path = self.folder / f"resume-{max(taken, default=0) + 1}.yaml"
         path.write_text(OmegaConf.to_yaml(self.config, resolve=True))
 

@@ -57,12 +57,15 @@ def prefetch_threads() -> list:
     spans=st.lists(st.integers(1, 4), max_size=3),
     fresh=st.booleans(),
     prefetch=st.integers(0, 2),
+    workers=st.integers(1, 3),
 )
-def test_any_start_equals_the_tail(size, batch, seed, start, spans, fresh, prefetch):
+def test_any_start_equals_the_tail(size, batch, seed, start, spans, fresh, prefetch, workers):
     source = Transport(EightGaussians(size), Moons(size)) if fresh else numbered(size, label=np.arange(size))
     ops = [Mix(k) for k in spans]
     pipeline = Pipeline(source, batch_size=min(batch, size), seed=seed, train_ops=ops, prefetch=prefetch)
     whole = first(pipeline, start + 12)
+    options = {"seed": seed, "train_ops": [Mix(k) for k in spans], "prefetch": prefetch, "workers": workers}
+    pipeline = Pipeline(source, batch_size=min(batch, size), **options)
     assert same(first(pipeline, 12, start), whole[start:])
     assert all(len(v) == pipeline.batch_size for b in whole for v in b.values())
 

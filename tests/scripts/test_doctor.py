@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import runtime.blas
+import runtime.jit
 from scripts import doctor
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ def test_the_report_names_versions_device_blas_and_caches(capsys):
                  "MLX_ENABLE_TF32", "MLX_PTX_CACHE_DIR", "distributed", "ring yes", "folders"):  # fmt: skip
         assert name in out
     assert runtime.blas.status.detail in out
+    assert sys.platform != "linux" or runtime.jit.status in out
     assert status == (2 if "to mend" in out else 0)
 
 
@@ -35,6 +37,21 @@ def test_a_missing_compiler_and_a_wrong_version_must_be_mended(monkeypatch, caps
     assert doctor.main() == 2
     out = capsys.readouterr().out
     assert "install g++" in out and 'pip install "mlx==0.32.4"' in out and "to mend: mlx" in out
+
+
+def test_without_gxx_a_fresh_process_says_that_kernels_are_not_fused_and_what_to_install(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("only Linux CPUs compile kernels with g++")
+    environment = {**os.environ, "PATH": str(tmp_path)}  # holds no compiler
+    command = [sys.executable, "-m", "scripts.doctor"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "no g++: mx.compile does not fuse" in done.stdout and "-> install g++" in done.stdout, done.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_advice(monkeypatch):
+    monkeypatch.setattr(runtime.jit, "status", "/x can't be written (Permission denied): for any processor")
+    finding = doctor.fused_kernels()
+    assert "XDG_CACHE_HOME" in finding.remedy and finding.advice
 
 
 def test_wrong_numbers_are_found(monkeypatch):

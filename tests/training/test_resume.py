@@ -100,7 +100,12 @@ def test_an_existing_run_is_refused_unless_told_what_to_do(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_rest_follows_on_resume(tmp_path, number):
     run(tmp_path / "whole", "save_every=null")
-    overrides = [*SMALL, "save_every=null", "+traces.stop._target_=tests.training.test_resume.KillAt", "plugins=[tests]"]
+    overrides = [
+        *SMALL,
+        "save_every=null",
+        "+traces.stop._target_=tests.training.test_resume.KillAt",
+        "plugins=[tests]",
+    ]
     with pytest.raises(Interrupted) as stop:
         launcher.train(compose([*overrides, f"+traces.stop.number={int(number)}"]), tmp_path / "r", overrides)
     assert stop.value.signal == number
@@ -137,8 +142,13 @@ def test_exit_status_of_the_command_after_sigterm_is_143(tmp_path):
 def test_a_second_process_on_the_same_run_is_refused_while_the_first_lives(tmp_path):
     folder = tmp_path / "r"
     run(folder, "max_steps=5")
-    holder = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
-    child = subprocess.Popen([sys.executable, "-c", holder, folder / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); input()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", holder, folder / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert child.stdout.readline() == b"held\n"
     with pytest.raises(UsageError, match="another process"):
         run(folder, "resume=true")
@@ -169,7 +179,14 @@ def test_a_failed_save_loses_nothing_and_training_goes_on(tmp_path, monkeypatch,
 
 def test_keeps_last_best_and_archives(tmp_path):
     saver = "traces.checkpoints."
-    run(tmp_path / "r", f"{saver}keep_best=1", f"{saver}archive_every=1", "save_every=10s", "eval_every=10s", "max_steps=40")
+    run(
+        tmp_path / "r",
+        f"{saver}keep_best=1",
+        f"{saver}archive_every=1",
+        "save_every=10s",
+        "eval_every=10s",
+        "max_steps=40",
+    )
     names = {p.name for p in (tmp_path / "r" / "checkpoints").iterdir()}
     losses = {row["step"]: row["eval/loss"] for row in record(tmp_path / "r") if "eval/loss" in row}
     best = min(losses, key=losses.get)

@@ -120,7 +120,9 @@ def test_nan_leaves_everything_as_it_was_and_training_goes_on(accumulate):
         return {"memory": data["memory"] + data["x"].sum(axis=1), "loss": model(data["x"]).square().mean()}
 
     model = mlp()
-    network = Network([Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam, ema=[0.9])])
+    network = Network(
+        [Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam, ema=[0.9])]
+    )
     step = TrainStep(network, accumulate=accumulate)
     good, bad = batches(2)
     bad["x"][0, 0] = float("nan")
@@ -132,7 +134,9 @@ def test_nan_leaves_everything_as_it_was_and_training_goes_on(accumulate):
         out = step(bad, KEY, last=m == accumulate - 1)
     after = {k: np.array(v) for k, v in snapshot(step.state).items()}
     counters = {"step", "skipped", "streak"}
-    assert_same({k: v for k, v in before.items() if k not in counters}, {k: v for k, v in after.items() if k not in counters})
+    assert_same(
+        {k: v for k, v in before.items() if k not in counters}, {k: v for k, v in after.items() if k not in counters}
+    )
     assert (int(out["skipped"]), int(out["streak"]), int(after["step"])) == (1, 1, 2)
     for m in range(accumulate):
         out = step(good, KEY, last=m == accumulate - 1)
@@ -202,7 +206,9 @@ def test_carry_goes_from_step_to_step_and_is_not_a_constant_of_the_trace():
     def forward(data, ctx, model):
         return {"memory": data["memory"] + data["x"].sum(axis=1), "loss": model(data["x"]).square().mean()}
 
-    step = TrainStep(Network([Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam)]))
+    step = TrainStep(
+        Network([Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam)])
+    )
     data = batches(4)
     step.start(data[0])
     for batch in data:
@@ -238,7 +244,9 @@ def test_a_teacher_is_state_not_a_constant():
     def forward(data, ctx, student, teacher):
         return {"loss": (student(data["x"]) - mx.stop_gradient(teacher(data["x"]))).square().mean()}
 
-    network = Network([Apply("loss", forward, student=student, teacher=teacher), UpdateOp(student, Adam, name="student")])
+    network = Network(
+        [Apply("loss", forward, student=student, teacher=teacher), UpdateOp(student, Adam, name="student")]
+    )
     step, batch = TrainStep(network), batches(1)[0]
     step.start(batch)
     step(batch, KEY)
@@ -274,7 +282,9 @@ def test_lower_precision_keeps_float32_masters_and_follows_them(precision):
         return {"loss": (out - data["y"]).square().mean()}
 
     model = mlp()
-    step = TrainStep(Network([Apply("loss", forward, model=model), UpdateOp(model, optim.SGD, 0.1)]), precision=precision)
+    step = TrainStep(
+        Network([Apply("loss", forward, model=model), UpdateOp(model, optim.SGD, 0.1)]), precision=precision
+    )
     data = batches(20)
     step.start(data[0])
     for batch in data:
@@ -373,7 +383,9 @@ def test_one_forward_and_one_backward_no_matter_how_many_ops_and_traces(tmp_path
     def loss(data, ctx):
         return {"loss": (data["out"] - data["y"]).square().mean(), "error": (data["out"] - data["y"]).abs().mean()}
 
-    network = Network([Apply("out", embed, model=model), Apply(("loss", "error"), loss), UpdateOp(model, Adam, ema=[0.9])])
+    network = Network(
+        [Apply("out", embed, model=model), Apply(("loss", "error"), loss), UpdateOp(model, Adam, ema=[0.9])]
+    )
     step = TrainStep(network, compile=False)
     batch = batches(1)[0]
     step.start(batch)
@@ -382,7 +394,9 @@ def test_one_forward_and_one_backward_no_matter_how_many_ops_and_traces(tmp_path
         out = step({"x": x, "y": y}, KEY, fetch=["out", "error"])
         return [*out.values(), *snapshot(step.state).values()]
 
-    found = count_matmuls(mx.compile(run, inputs=step.state, outputs=step.state), batch["x"], batch["y"], tmp_path=tmp_path)
+    found = count_matmuls(
+        mx.compile(run, inputs=step.state, outputs=step.state), batch["x"], batch["y"], tmp_path=tmp_path
+    )
     # three layers: forward 3, weight gradients 3, input gradients 2 (the data needs none)
     assert found == 8
 

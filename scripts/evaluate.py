@@ -1,0 +1,113 @@
+"""Evaluates a checkpoint, from the file alone; no run's folder is written to, and no dashboard.
+
+usage: python scripts/evaluate.py checkpoint=outputs/first [key=value ...]
+
+  checkpoint=PATH        a checkpoint or a run's folder (its newest)
+  evaluation=points      an option of configs/evaluation with its defaults; left out: the run's own
+  evaluation.count=2000  any key of the evaluation
+  solver=heun            an option of configs/solver; left out: the run's own. Takes the place of evaluation.solvers
+  solver.steps=20        any key of the solver
+  ema=true               true: the first average kept; false: the plain weights; 0.999: the average of that decay
+  seed=1                 of the draws of the evaluation; left out: as in training
+  out=metrics.json       also write the metrics there
+  device=auto            auto, gpu or cpu
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
+
+import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
+
+# isort: split
+from omegaconf import DictConfig, OmegaConf
+
+from evaluation.evaluator import Evaluator
+from launcher import table
+from runtime import device
+from runtime.instantiate import build
+from runtime.op import Batch
+from runtime.slots import restore, snapshot
+from scripts.arguments import at_least, change, command, ends_in, parse, weights
+from training import checkpoint
+from training.experiment import Experiment, assemble, load_run
+from visualizers.canvas import write
+
+
+@dataclass
+class Settings:
+    """The keys of the command line."""
+
+    checkpoint: str = "???"
+    evaluation: str | None = None
+    solver: str | None = None
+    ema: str = "true"
+    seed: int | None = None
+    out: str | None = None
+    device: str = "auto"
+
+
+def changed(config: DictConfig, given: Settings, changes: dict[str, Any]) -> DictConfig:
+    """A run's config with the evaluation, solver and seed asked for."""
+    change(config, "solver", given.solver, changes)
+    change(config, "evaluation", given.evaluation, changes)
+    keys = list(config.evaluation or ())
+    if (given.solver or any(key.startswith("solver.") for key in changes)) and "solvers" in keys:
+        config.evaluation.solvers = None
+    if given.seed is not None:
+        config.seed = given.seed
+        if "seed" in keys and "evaluation.seed" not in changes:
+            config.evaluation.seed = given.seed
+    return config
+
+
+def rebuilt(config: DictConfig, file: Path, arrays: Batch, meta: dict[str, Any], ema: bool | float) -> Experiment:
+    """The experiment of a checkpoint, where what it judges by default are the weights of `ema`."""
+    experiment = assemble(config)
+    experiment.estimator.load(arrays, meta, str(file))
+    if ema is not True:
+        restore(experiment.model, snapshot(load_run(file, ema, data=False).model), str(file))
+        for update in experiment.network.updates:
+            update.averages.reset(update.leaves())
+    return experiment
+
+
+def work(arguments: list[str]) -> None:
+    """Evaluates, prints the table and writes the file asked for."""
+    given, changes = parse(arguments, Settings)
+    at_least(0, seed=given.seed)
+    ends_in((".json",), out=given.out)
+    device.select(given.device)  # type: ignore[arg-type]  # it refuses other words
+    file = checkpoint.find(given.checkpoint)
+    arrays, meta = checkpoint.load(file)
+    config = changed(OmegaConf.create({**meta["config"], "traces": {}, "resume": False}), given, changes)
+    evaluator = build(config.evaluation, plugins=tuple(config.plugins))
+    experiment = rebuilt(config, file, arrays, meta, weights(given.ema))
+    if isinstance(evaluator, Evaluator):
+        evaluator.check(experiment.pipeline)
+    metrics = experiment.estimator.evaluate("eval")
+    if evaluator:
+        with experiment.judged():
+            metrics |= {f"eval/{name}": value for name, value in evaluator(experiment.view()).items()}
+    print("\n".join(table(metrics)))
+    if given.out is not None:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        record = {
+            "checkpoint": str(file), "run_name": config.run_name, "step": meta["step"], "ema": weights(given.ema),
+            "seed": config.seed, "solver": plain["solver"], "evaluation": plain["evaluation"], "metrics": metrics,
+        }  # fmt: skip
+        write(given.out, lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
+        print(f"metrics: {given.out}")
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status."""
+    return command(work, str(__doc__), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""A run opened for sampling: its solver changed, data only where something needs them, labels, counted evaluations."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from dataloaders.pipeline import Pipeline
+from dataloaders.source import Source
+from runtime.errors import UsageError
+from runtime.instantiate import build, locate
+from runtime.op import Objective
+from runtime.run import Run
+from scripts.arguments import change
+from training.experiment import load_run
+
+LABELS = 1  # second word of the labels' random stream; the noise has the seed alone
+
+
+class Counted:
+    """A solver that keeps the evaluations of every solve: the solver itself knows the last one's alone."""
+
+    def __init__(self, solver: Any):
+        self.solver, self.counts = solver, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.solver, name)
+
+    def solve(self, *args: Any, **options: Any) -> Any:
+        """The solver's own."""
+        result = self.solver.solve(*args, **options)
+        self.counts.append(self.solver.evaluations)
+        return result
+
+
+def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, Any], guidance: float | None) -> Run:
+    """The run in a checkpoint without its data, with the solver and the guidance asked for."""
+    run = load_run(path, ema, data=False)
+    plugins = tuple(run.config.plugins)
+    change(run.config, "solver", solver, changes)
+    run.solver = build(run.config.solver, plugins=plugins)
+    if guidance is not None:
+        run.objective = build(run.config.loss, plugins=plugins, guidance=guidance)
+        if not run.config.loss.get("label_dropout"):
+            print("note: trained without label_dropout, so guidance has no 'no class' to lead from.", file=sys.stderr)
+    kind = type(run.objective)
+    if kind.sample is Objective.sample and kind.velocity is Objective.velocity:
+        raise UsageError(f"{kind.__name__} is not a generative objective: its runs have no samples.")
+    if unknown := set(run.objective.conditions) - {"label"}:
+        raise UsageError(f"this model is conditioned on {', '.join(sorted(unknown))}; only label can be given here.")
+    return run
+
+
+def add_data(run: Run, needed: bool, label: int | None) -> None:
+    """Gives the run its data where they are needed or a label is to be drawn, else normal noise of its shape.
+
+    Data that only the labels want may be missing: this is said, and labels are then uniform.
+    """
+    config = run.config.dataloaders
+    stated = config.get("shape") is not None and config.get("classes") is not None
+    if needed or not stated or not normal_noise(run.config):
+        run.pipeline = build(config, plugins=tuple(run.config.plugins))
+        return
+    stand_in = Source()
+    stand_in.shape, stand_in.classes = tuple(config.shape), config.classes
+    run.pipeline = stand_in
+    if "label" in run.objective.conditions and label is None:
+        try:
+            run.pipeline = build(config, plugins=tuple(run.config.plugins))
+        except UsageError as error:
+            print(
+                f"note: labels are uniform over {config.classes} classes, not as in the data: {error}", file=sys.stderr
+            )
+
+
+def normal_noise(config: DictConfig) -> bool:
+    """Whether sampling starts from standard normal noise, told from the classes of the data alone."""
+    plugins = tuple(config.plugins)
+    kinds = (config.dataloaders, Pipeline), (config.dataloaders.train, Source)
+    return all(getattr(locate(node["_target_"], plugins), "noise", None) is base.noise for node, base in kinds)
+
+
+def labels(run: Run, count: int, seed: int, label: int | None) -> dict[str, np.ndarray]:
+    """{"label": (count,) int32}: the one asked for or in the data's proportions; nothing for unconditional models."""
+    classes = run.pipeline.classes
+    if "label" not in run.objective.conditions:
+        if label is not None:
+            raise UsageError(f"label={label} was given, but this model is unconditional; leave it out.")
+        return {}
+    if label is not None:
+        if not -1 <= label < classes:
+            raise UsageError(f"label must lie in 0..{classes - 1} (or be -1: no class), got {label}.")
+        return {"label": np.full(count, label, np.int32)}
+    rng = np.random.default_rng([seed, LABELS])
+    if isinstance(run.pipeline, Source):
+        return {"label": rng.integers(classes, size=count).astype(np.int32)}
+    source = run.pipeline.source("train")
+    rows: Sequence[np.ndarray] = np.array_split(rng.integers(len(source), size=count), -(-count // 1000))
+    return {"label": np.concatenate([source.take(part, rng)["label"] for part in rows])}
