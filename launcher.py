@@ -175,7 +175,7 @@ def main(arguments: list[str]) -> int:
     try:
         flags = [text for text in arguments if text.startswith("-")]
         (_many if flags else _single)(arguments)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:

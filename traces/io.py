@@ -103,8 +103,16 @@ class CheckpointSaver(Trace):
 
     def on_end(self) -> None:
         """The last save: an error here ends the run with an error."""
-        if self.saved_at != self.estimator.step:
+        if self.saved_at == self.estimator.step:
+            return
+        try:
             self._save(archive=False)
+        except OSError as error:
+            folder = self.estimator.workspace.checkpoints
+            raise UsageError(
+                f"the last checkpoint could not be saved in {folder} ({error}); older ones are untouched. Make room "
+                "there and go on with resume=true."
+            ) from error
 
     def _try_save(self, archive: bool) -> None:
         try:

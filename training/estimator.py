@@ -96,8 +96,8 @@ class Estimator:
             self.prepare()
         for trace in self.traces:
             trace.estimator = self
-        self._tell("on_begin", "train")
         try:
+            self._tell("on_begin", "train")
             self._train()
             if self.interrupted:
                 raise Interrupted(self.interrupted)

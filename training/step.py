@@ -94,14 +94,14 @@ class TrainStep:
             gradients, window = self._accumulate(gradients, finite, last)
         else:
             window = finite
+        if self.network.after:  # these see the weights from before the updates
+            out = self.network.forward(out, context, ops=self.network.after)
         report: Batch = {}
         if last:
             held = snapshot(state)
             report = self._update(gradients)
             moved = {path: new for path, new in snapshot(state).items() if new is not held[path]}
             write(state, {path: mx.where(window, new, held[path]) for path, new in moved.items()})
-            if self.network.after:
-                out = self.network.forward(out, context, ops=self.network.after)
         self._count(finite, window, last)
         absent = [name for name in wanted if name not in out]
         if absent:

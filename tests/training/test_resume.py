@@ -177,6 +177,20 @@ def test_a_failed_save_loses_nothing_and_training_goes_on(tmp_path, monkeypatch,
         checkpoint.load(tmp_path / "r" / "checkpoints" / name)
 
 
+def test_a_last_save_that_fails_is_an_error_and_the_run_can_go_on(tmp_path, monkeypatch):
+    def full_disk(path, *rest):
+        raise RuntimeError("No space left on device")
+
+    run(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        run(tmp_path / "r", "max_steps=10")
+        patch.setattr(mx, "save_safetensors", full_disk)
+        with pytest.raises(UsageError, match="No space left on device.*resume=true"):
+            run(tmp_path / "r", "resume=true", "max_steps=12")
+    run(tmp_path / "r", "resume=true")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "r")
+
+
 def test_keeps_last_best_and_archives(tmp_path):
     saver = "traces.checkpoints."
     run(

@@ -365,6 +365,18 @@ def test_an_op_may_take_input_gradients_by_rerunning_the_graph():
     np.testing.assert_allclose(np.array(out["adversarial"]), np.array(batch["x"] + 0.1 * mx.sign(gradient)), rtol=1e-6)
 
 
+def test_ops_after_the_update_see_the_weights_from_before_it():
+    model = mlp()
+    total = Apply("total", lambda data, ctx, model: {"total": model.layers[0].weight.sum()}, model=model)
+    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, optim.SGD, 1.0), total]))
+    batch = batches(1)[0]
+    step.start(batch)
+    before = float(model.layers[0].weight.sum())
+    out = step(batch, KEY, fetch=["total"])
+    assert float(out["total"]) == pytest.approx(before, abs=1e-6)
+    assert float(model.layers[0].weight.sum()) != pytest.approx(before, abs=1e-4)
+
+
 def count_matmuls(function, *inputs, tmp_path):
     """Matrix products in the graph of outputs, from MLX's own graph export."""
     out = function(*inputs)
