@@ -49,6 +49,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None) 
     estimator.workspace = workspace
     try:
         resumed = _restore(experiment, workspace)
+        facts = {"parameters": count_parameters(experiment.model), "data": experiment.pipeline.fingerprint()}
+        workspace.tracker.config |= facts
         workspace.tracker.start(resumed)
         workspace.say(_introduction(experiment))
         began = time.perf_counter()
@@ -57,8 +59,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None) 
         workspace.write_summary(
             {"run_name": config.run_name, "steps": summary.steps, "reason": summary.reason,
              "seconds": round(time.perf_counter() - began, 2), "training_seconds": round(estimator.elapsed, 2),
-             "parameters": count_parameters(experiment.model), "data": experiment.pipeline.fingerprint(),
-             "metrics": summary.latest, **workspace.meta["provenance"]}
+             **facts, "metrics": summary.latest, **workspace.meta["provenance"]}
         )  # fmt: skip
         workspace.say(_conclusion(experiment, workspace, summary))
     except Interrupted:

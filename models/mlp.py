@@ -5,7 +5,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from models.layers import Activation, activation_named, check_sample, class_embedding, join_times
+from models.layers import Activation, activation_named, check_sample, check_times, class_embedding, join_times
 
 
 class MLP(nn.Module):
@@ -59,7 +59,9 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         size = math.prod(self.shape)
-        self.enter = nn.Linear(size + 2, width)
+        self.enter = nn.Linear(size, width)
+        # layers of their own: a time weighs 1/sqrt(1) at the start, not 1/sqrt(size + 2)
+        self.start, self.length = nn.Linear(1, width), nn.Linear(1, width)
         self.label = class_embedding(classes, width)
         self.blocks = [ResidualBlock(width, expansion) for _ in range(blocks)]
         self.leave = nn.Linear(width, size)
@@ -68,7 +70,9 @@ class ResidualMLP(nn.Module):
         """x (B, *shape), times (B, 2), label (B,) or None -> (B, *shape)."""
         check_sample(self, x, self.shape)
         flat = x.reshape(x.shape[0], -1).astype(self.enter.weight.dtype)
-        h = self.label(self.enter(join_times(flat, times)), label)
+        times = check_times(x, times).astype(flat.dtype)
+        h = self.enter(flat) + self.start(times[:, :1]) + self.length(times[:, 1:] - times[:, :1])
+        h = self.label(h, label)
         for block in self.blocks:
             h = block(h)
         return self.leave(h).reshape(x.shape)
