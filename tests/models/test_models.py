@@ -26,7 +26,7 @@ SMALL["cnn"] = {"channels": 8, "blocks": 2, "dropout": 0.1}
 NAMES = sorted({file.stem for file in CONFIGS.glob("*.yaml")} - OTHERS)
 PARAMETERS = {  # (name, shape): count, by hand for the perceptrons
     ("mlp", (2,)): 4 * 256 + 256 + 2 * (256 * 256 + 256) + 256 * 2 + 2,
-    ("residual_mlp", (2,)): 4 * 128 + 128 + 3 * (128 * 512 + 512 + 512 * 128 + 128) + 128 * 2 + 2,
+    ("residual_mlp", (2,)): 2 * 128 + 128 + 2 * (128 + 128) + 3 * (128 * 512 + 512 + 512 * 128 + 128) + 128 * 2 + 2,
     ("cnn", (28, 28, 1)): 521_281,
     ("unet", (32, 32, 3)): 52_608_515,
 }

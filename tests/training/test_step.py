@@ -1,89 +1,29 @@
-"""The compiled step against steps written by hand, for every shape of task that the loop must carry."""
-
-from functools import partial
+"""The compiled step: equal to steps written by hand, guarded, accumulated, averaged, in lower precision."""
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
 from runtime.errors import UsageError
-from runtime.op import Objective, ObjectiveOp, Op
+from runtime.op import ObjectiveOp
 from runtime.seed import step_key
 from runtime.slots import snapshot
+from tests.training.by_hand import (
+    KEY,
+    Adam,
+    Apply,
+    Regression,
+    assert_same,
+    batches,
+    by_hand,
+    mlp,
+    regression_step,
+    weights,
+)
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
-
-Adam = partial(optim.AdamW, betas=[0.9, 0.99], weight_decay=0.01, bias_correction=True)
-KEY = mx.random.key(0)
-
-
-class Regression(Objective):
-    """Mean squared error, for tests."""
-
-    def __call__(self, model, batch, ctx):
-        return (model(batch["x"]) - batch["y"]).square().mean(), {}
-
-
-class Apply(Op):
-    """Calls a function of models and data."""
-
-    def __init__(self, outputs, function, carry=(), mode=None, **models):
-        super().__init__(outputs=outputs, mode=mode)
-        self.function, self.models, self.carry = function, models, carry
-
-    def initial_carry(self, batch):
-        return {name: mx.zeros((batch["x"].shape[0],)) for name in self.carry}
-
-    def forward(self, data, ctx):
-        return self.function(data=data, ctx=ctx, **{name: ctx.wrap(model) for name, model in self.models.items()})
-
-
-def mlp(seed=0, sizes=(2, 16, 16, 2)):
-    mx.random.seed(seed)
-    model = nn.Sequential(*[nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
-    mx.eval(model.parameters())
-    return model
-
-
-def batches(count, rows=8, seed=0, width=2):
-    rng = np.random.default_rng(seed)
-    return [
-        {"x": mx.array(rng.normal(size=(rows, width)).astype(np.float32)),
-         "y": mx.array(rng.normal(size=(rows, width)).astype(np.float32))}
-        for _ in range(count)
-    ]  # fmt: skip
-
-
-def regression_step(model, **options):
-    update = {k: options.pop(k) for k in ("clip", "ema", "groups", "learning_rate", "schedule") if k in options}
-    network = Network([ObjectiveOp(model, Regression()), UpdateOp(model, Adam, **{"learning_rate": 1e-2, **update})])
-    step = TrainStep(network, **options)
-    step.start(batches(1)[0])
-    return step
-
-
-def weights(model):
-    return {path: np.array(a) for path, a in tree_flatten(model.parameters())}
-
-
-def assert_same(a, b, rtol=0.0, atol=0.0):
-    assert a.keys() == b.keys()
-    for path in a:
-        np.testing.assert_allclose(a[path], b[path], rtol=rtol, atol=atol, err_msg=path)
-
-
-def by_hand(model, data, learning_rate=1e-2, optimizer=None):
-    """Plain MLX training, uncompiled."""
-    optimizer = optimizer or Adam(learning_rate=learning_rate)
-    for batch in data:
-        _, grads = nn.value_and_grad(model, lambda b: (model(b["x"]) - b["y"]).square().mean())(batch)
-        optimizer.update(model, grads)
-    mx.eval(model.parameters())
-    return weights(model)
 
 
 def test_equals_a_step_by_hand_through_lists_of_layers():
@@ -143,133 +83,6 @@ def test_nan_leaves_everything_as_it_was_and_training_goes_on(accumulate):
     assert (int(out["skipped"]), int(out["streak"])) == (1, 0)
     moved = {k: np.array(v) for k, v in snapshot(step.state).items() if k.startswith("models.")}
     assert all(np.isfinite(v).all() and not np.array_equal(v, after[k]) for k, v in moved.items())
-
-
-def test_two_optimizers_by_group_on_one_backward_pass():
-    groups = [{"match": r"layers\.0\.", "optimizer": optim.SGD, "learning_rate": 0.5}]
-    step = regression_step(mlp(), groups=groups)
-    start, batch = weights(mlp()), batches(1)[0]
-    step(batch, KEY)
-    model = mlp()
-    _, grads = nn.value_and_grad(model, lambda b: (model(b["x"]) - b["y"]).square().mean())(batch)
-    flat = dict(tree_flatten(grads))
-    end = weights(step.network.models["model"])
-    for path in ("layers.0.weight", "layers.0.bias"):
-        np.testing.assert_allclose(end[path], start[path] - 0.5 * np.array(flat[path]), rtol=1e-5, atol=1e-6)
-    adam = by_hand(mlp(), [batch])
-    for path in ("layers.1.weight", "layers.2.bias"):
-        np.testing.assert_allclose(end[path], adam[path], rtol=1e-5, atol=1e-6)
-
-
-def test_a_group_that_matches_nothing_is_an_error():
-    with pytest.raises(UsageError, match="matches none"):
-        regression_step(mlp(), groups=[{"match": "embedding", "optimizer": optim.SGD}])
-
-
-def gan_losses(generator, critic, data):
-    fake = generator(data["y"])
-    real_score, fake_score = critic(data["x"]), critic(fake)
-    return (nn.softplus(-real_score) + nn.softplus(fake_score)).mean(), nn.softplus(-fake_score).mean()
-
-
-def test_two_models_two_updates_each_on_its_own_loss():
-    generator, critic = mlp(1), mlp(2, (2, 8, 1))
-
-    def forward(data, ctx, generator, critic):
-        critic_loss, generator_loss = gan_losses(generator, critic, data)
-        return {"critic_loss": critic_loss, "generator_loss": generator_loss}
-
-    network = Network([
-        Apply(("critic_loss", "generator_loss"), forward, generator=generator, critic=critic),
-        UpdateOp(critic, Adam, 1e-2, "critic_loss", name="critic"),
-        UpdateOp(generator, Adam, 1e-3, "generator_loss", name="generator"),
-    ])  # fmt: skip
-    step = TrainStep(network)
-    step.start(batches(1)[0])
-    hand = {"generator": mlp(1), "critic": mlp(2, (2, 8, 1))}
-    optimizers = {"generator": Adam(learning_rate=1e-3), "critic": Adam(learning_rate=1e-2)}
-    for i, batch in enumerate(batches(10)):
-        step(batch, step_key(0, i))
-        grads = {}
-        for position, name in enumerate(("critic", "generator")):
-            loss = lambda b, at=position: gan_losses(hand["generator"], hand["critic"], b)[at]  # noqa: E731
-            grads[name] = nn.value_and_grad(hand[name], loss)(batch)[1]
-        for name, grad in grads.items():
-            optimizers[name].update(hand[name], grad)
-    for name in hand:
-        assert_same(weights(network.models[name]), weights(hand[name]), rtol=1e-4, atol=1e-5)
-
-
-def test_carry_goes_from_step_to_step_and_is_not_a_constant_of_the_trace():
-    model = mlp()
-
-    def forward(data, ctx, model):
-        return {"memory": data["memory"] + data["x"].sum(axis=1), "loss": model(data["x"]).square().mean()}
-
-    step = TrainStep(
-        Network([Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam)])
-    )
-    data = batches(4)
-    step.start(data[0])
-    for batch in data:
-        step(batch, KEY)
-    want = sum(np.array(b["x"]).sum(1) for b in data)
-    np.testing.assert_allclose(np.array(step.state["carry"]["memory"]), want, rtol=1e-5)
-
-
-class JvpObjective(Objective):
-    """A loss through a Jacobian-vector product with a stopped target, as MeanFlow has."""
-
-    def __call__(self, model, batch, ctx):
-        u, dudt = mx.jvp(model, [batch["x"]], [batch["y"]])
-        return (u[0] - mx.stop_gradient(batch["y"] + dudt[0])).square().mean(), {}
-
-
-def test_jvp_objective_equals_the_hand_written_gradient():
-    model = mlp()
-    network = Network([ObjectiveOp(model, JvpObjective()), UpdateOp(model, optim.SGD, 0.1)])
-    step, batch = TrainStep(network), batches(1)[0]
-    step.start(batch)
-    step(batch, KEY)
-    hand = mlp()
-    target = batch["y"] + mx.jvp(hand, [batch["x"]], [batch["y"]])[1][0]
-    _, grads = nn.value_and_grad(hand, lambda: (hand(batch["x"]) - target).square().mean())()
-    optim.SGD(learning_rate=0.1).update(hand, grads)
-    assert_same(weights(model), weights(hand), rtol=1e-4, atol=1e-6)
-
-
-def test_a_teacher_is_state_not_a_constant():
-    student, teacher = mlp(1), mlp(2)
-
-    def forward(data, ctx, student, teacher):
-        return {"loss": (student(data["x"]) - mx.stop_gradient(teacher(data["x"]))).square().mean()}
-
-    network = Network(
-        [Apply("loss", forward, student=student, teacher=teacher), UpdateOp(student, Adam, name="student")]
-    )
-    step, batch = TrainStep(network), batches(1)[0]
-    step.start(batch)
-    step(batch, KEY)
-    teacher.update(student.parameters())  # the teacher becomes the student: the loss must vanish
-    assert float(step(batch, KEY)["loss"]) < 1e-12
-
-
-def test_batch_norm_statistics_advance_once_with_two_losses():
-    mx.random.seed(0)
-    body, head = nn.BatchNorm(2), mlp(3)
-
-    def forward(data, ctx, body, head):
-        h = body(data["x"])
-        return {"a": h.square().mean() + h.sum() * 0.1, "b": head(h).square().mean()}
-
-    network = Network([
-        Apply(("a", "b"), forward, body=body, head=head),
-        UpdateOp(body, optim.SGD, 0.0, "a", name="body"), UpdateOp(head, optim.SGD, 0.0, "b", name="head"),
-    ])  # fmt: skip
-    step, batch = TrainStep(network), batches(1)[0]
-    step.start(batch)
-    step(batch, KEY)
-    np.testing.assert_allclose(np.array(body.running_mean), 0.1 * np.array(batch["x"]).mean(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -339,78 +152,6 @@ def test_clip_bounds_the_global_norm():
     moved = np.sqrt(sum(((weights(model)[p] - start[p]) ** 2).sum() for p in start))
     assert norm > 0.1
     np.testing.assert_allclose(moved, 1e-3, rtol=1e-2)
-
-
-def test_an_op_may_take_input_gradients_by_rerunning_the_graph():
-    def attack(data, ctx):
-        if "loss" in data:
-            gradient = mx.grad(lambda x: ctx.run({"x": x}, "clean_loss")["clean_loss"])(data["x"])
-            return {"adversarial": mx.stop_gradient(data["x"] + 0.1 * mx.sign(gradient))}
-        return {}
-
-    model = mlp()
-
-    def clean(data, ctx, model):
-        return {"clean_loss": (model(data["x"]) - data["y"]).square().mean(), "loss": mx.array(0.0)}
-
-    def final(data, ctx, model):
-        return {"loss": (model(data["adversarial"]) - data["y"]).square().mean()}
-
-    network = Network([Apply("clean_loss", clean, model=model), Apply("adversarial", attack),
-                       Apply("loss", final, model=model), UpdateOp(model, optim.SGD, 0.0)])  # fmt: skip
-    step, batch = TrainStep(network), batches(1)[0]
-    step.start(batch)
-    out = step(batch, KEY, fetch=["adversarial"])
-    gradient = mx.grad(lambda x: (model(x) - batch["y"]).square().mean())(batch["x"])
-    np.testing.assert_allclose(np.array(out["adversarial"]), np.array(batch["x"] + 0.1 * mx.sign(gradient)), rtol=1e-6)
-
-
-def test_ops_after_the_update_see_the_weights_from_before_it():
-    model = mlp()
-    total = Apply("total", lambda data, ctx, model: {"total": model.layers[0].weight.sum()}, model=model)
-    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, optim.SGD, 1.0), total]))
-    batch = batches(1)[0]
-    step.start(batch)
-    before = float(model.layers[0].weight.sum())
-    out = step(batch, KEY, fetch=["total"])
-    assert float(out["total"]) == pytest.approx(before, abs=1e-6)
-    assert float(model.layers[0].weight.sum()) != pytest.approx(before, abs=1e-4)
-
-
-def count_matmuls(function, *inputs, tmp_path):
-    """Matrix products in the graph of outputs, from MLX's own graph export."""
-    out = function(*inputs)
-    path = tmp_path / "graph.dot"
-    mx.export_to_dot(str(path), *[a for a in (out if isinstance(out, list) else [out])])
-    text = path.read_text()
-    return text.count('"Matmul"') + text.count('"AddMM"') + text.count("Convolution")
-
-
-def test_one_forward_and_one_backward_no_matter_how_many_ops_and_traces(tmp_path):
-    model = mlp()
-
-    def embed(data, ctx, model):
-        return {"out": model(data["x"])}
-
-    def loss(data, ctx):
-        return {"loss": (data["out"] - data["y"]).square().mean(), "error": (data["out"] - data["y"]).abs().mean()}
-
-    network = Network(
-        [Apply("out", embed, model=model), Apply(("loss", "error"), loss), UpdateOp(model, Adam, ema=[0.9])]
-    )
-    step = TrainStep(network, compile=False)
-    batch = batches(1)[0]
-    step.start(batch)
-
-    def run(x, y):
-        out = step({"x": x, "y": y}, KEY, fetch=["out", "error"])
-        return [*out.values(), *snapshot(step.state).values()]
-
-    found = count_matmuls(
-        mx.compile(run, inputs=step.state, outputs=step.state), batch["x"], batch["y"], tmp_path=tmp_path
-    )
-    # three layers: forward 3, weight gradients 3, input gradients 2 (the data needs none)
-    assert found == 8
 
 
 def test_what_nothing_computes_is_named():
