@@ -128,7 +128,7 @@ def _single(overrides: list[str]) -> None:
     given = [text for text in overrides if text.startswith("eval_checkpoint=")]
     if given and given[-1] != "eval_checkpoint=null":
         device.select(next((o.split("=")[1] for o in overrides if o.startswith("device=")), "auto"))
-        print("\n".join(table(evaluate_run(given[-1].split("=", 1)[1]))))
+        print("\n".join(table(evaluate_run(given[-1].split("=", 1)[1])[0])))
         return
     name = run_name_of(overrides)
     if name is None:

@@ -51,6 +51,13 @@ def deterministic(row: dict) -> dict:
     return {k: v for k, v in row.items() if k != "time" and not k.startswith("perf/")}
 
 
+def reached(run: Path) -> int:
+    """The last step that metrics.jsonl of a run in progress holds; 0 before the first."""
+    record = run / "metrics.jsonl"
+    lines = record.read_text().splitlines() if record.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
 def trackio_rows(folder: Path, run_id: str) -> list[dict]:
     """The rows that trackio's database holds for a run."""
     with contextlib.closing(sqlite3.connect(folder / "trackio" / "kill-resume.db")) as database:
@@ -93,23 +100,25 @@ def main() -> int:
     whole_seconds = time.perf_counter() - began
 
     draw = random.Random(options.seed)
-    kills = completed = 0
-    while kills < options.kills:
-        # early kills fall into start-up, later ones into steps, saves and the end
+    # most kills wait for a step drawn from the whole run and then a moment more; every fourth falls into a start-up
+    targets = sorted(draw.randrange(options.steps) for _ in range(options.kills))
+    kills, moments = 0, []
+    for number, target in enumerate(targets):
         child = subprocess.Popen(command("killed", folder, options.steps, (folder / "killed").exists()), **quiet)
-        try:
-            child.wait(draw.uniform(0.2, max(4.0, 3 * whole_seconds / options.kills + 2)))
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-            kills += 1
-            continue
-        completed += 1
-        if child.returncode:
+        if number % 4 == 3:
+            time.sleep(draw.uniform(0.2, 2.0))
+        else:
+            while child.poll() is None and reached(folder / "killed") < target:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.2))
+        moments.append(reached(folder / "killed"))
+        child.send_signal(signal.SIGKILL)
+        kills += child.wait() == -signal.SIGKILL
+        if child.returncode not in (0, -signal.SIGKILL):
             print(child.communicate()[1][-2000:], file=sys.stderr)
             return 1
     subprocess.run(command("killed", folder, options.steps, True), check=True, **quiet)
-    result = {"kills": kills, "times_at_the_end_already": completed, "steps": options.steps, **compare(folder)}
+    result = {"kills": kills, "killed_after_row": moments, "steps": options.steps, **compare(folder)}
     print(json.dumps({"benchmark": "kill_resume", **result, "whole_run_seconds": round(whole_seconds, 1)}))
     equal = all(value for key, value in result.items() if key.endswith("_equal"))
     if equal:

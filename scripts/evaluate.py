@@ -26,15 +26,11 @@ import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 # isort: split
 from omegaconf import DictConfig, OmegaConf
 
-from evaluation.evaluator import Evaluator
 from launcher import table
 from runtime import device
-from runtime.instantiate import build
-from runtime.op import Batch
-from runtime.slots import restore, snapshot
 from scripts.arguments import at_least, change, command, ends_in, parse, weights
 from training import checkpoint
-from training.experiment import Experiment, assemble, load_run
+from training.experiment import evaluate_run
 from visualizers.canvas import write
 
 
@@ -65,40 +61,21 @@ def changed(config: DictConfig, given: Settings, changes: dict[str, Any]) -> Dic
     return config
 
 
-def rebuilt(config: DictConfig, file: Path, arrays: Batch, meta: dict[str, Any], ema: bool | float) -> Experiment:
-    """The experiment of a checkpoint, where what it judges by default are the weights of `ema`."""
-    experiment = assemble(config)
-    experiment.estimator.load(arrays, meta, str(file))
-    if ema is not True:
-        restore(experiment.model, snapshot(load_run(file, ema, data=False).model), str(file))
-        for update in experiment.network.updates:
-            update.averages.reset(update.leaves())
-    return experiment
-
-
 def work(arguments: list[str]) -> None:
     """Evaluates, prints the table and writes the file asked for."""
     given, changes = parse(arguments, Settings)
     at_least(0, seed=given.seed)
     ends_in((".json",), out=given.out)
-    device.select(given.device)  # type: ignore[arg-type]  # it refuses other words
-    file = checkpoint.find(given.checkpoint)
-    arrays, meta = checkpoint.load(file)
-    config = changed(OmegaConf.create({**meta["config"], "traces": {}, "resume": False}), given, changes)
-    evaluator = build(config.evaluation, plugins=tuple(config.plugins))
-    experiment = rebuilt(config, file, arrays, meta, weights(given.ema))
-    if isinstance(evaluator, Evaluator):
-        evaluator.check(experiment.pipeline)
-    metrics = experiment.estimator.evaluate("eval")
-    if evaluator:
-        with experiment.judged():
-            metrics |= {f"eval/{name}": value for name, value in evaluator(experiment.view()).items()}
+    device.select(given.device)
+    ema = weights(given.ema)
+    metrics, experiment = evaluate_run(given.checkpoint, ema, lambda config: changed(config, given, changes))
     print("\n".join(table(metrics)))
     if given.out is not None:
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+        config: Any = OmegaConf.to_container(experiment.config, resolve=True)
         record = {
-            "checkpoint": str(file), "run_name": config.run_name, "step": meta["step"], "ema": weights(given.ema),
-            "seed": config.seed, "solver": plain["solver"], "evaluation": plain["evaluation"], "metrics": metrics,
+            "checkpoint": str(checkpoint.find(given.checkpoint)), "run_name": config["run_name"],
+            "step": experiment.estimator.step, "ema": ema, "seed": config["seed"], "solver": config["solver"],
+            "evaluation": config["evaluation"], "metrics": metrics,
         }  # fmt: skip
         write(given.out, lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
         print(f"metrics: {given.out}")

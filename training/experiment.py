@@ -1,5 +1,6 @@
 """From a config to objects: the one place that knows which group becomes what."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,18 +113,30 @@ def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> R
     return Run(config, model, objective, pipeline, solver, file.parent.parent, meta["step"], meta)
 
 
-def evaluate_run(path: str | Path) -> dict[str, float]:
-    """Rebuilds a run from its checkpoint alone and evaluates it: held-out loss and the evaluator of its config."""
-    arrays, meta = checkpoint.load(checkpoint.find(path))
-    config = OmegaConf.create({**meta["config"], "traces": {}, "resume": False})
-    experiment = assemble(config)
-    experiment.estimator.load(arrays, meta, str(path))
-    values = experiment.estimator.evaluate("eval")
+def evaluate_run(
+    path: str | Path, ema: float | bool = True, change: Callable[[DictConfig], DictConfig] = lambda config: config
+) -> tuple[dict[str, float], Experiment]:
+    """Rebuilds a run from its checkpoint alone and evaluates it: held-out loss and the evaluator of its config.
+
+    ema: the weights to judge, as for `load_run`. change: alters the config first (another evaluation or solver).
+    """
+    file = checkpoint.find(path)
+    arrays, meta = checkpoint.load(file)
+    config = change(OmegaConf.create({**meta["config"], "traces": {}, "resume": False}))
     evaluator = build(config.evaluation, plugins=tuple(config.plugins))
+    experiment = assemble(config)
+    experiment.estimator.load(arrays, meta, str(file))
+    if ema is not True:
+        restore(experiment.model, snapshot(load_run(file, ema, data=False).model), str(file))
+        for update in experiment.network.updates:
+            update.averages.reset(update.leaves())
+    if evaluator:
+        evaluator.check(experiment.pipeline)
+    values = experiment.estimator.evaluate("eval")
     if evaluator:
         with experiment.judged():
             values |= {f"eval/{name}": value for name, value in evaluator(experiment.view()).items()}
-    return values
+    return values, experiment
 
 
 def _average(arrays: dict[str, mx.array], decay: float, kept: list[float]) -> dict[str, mx.array]:

@@ -217,7 +217,7 @@ def test_load_run_and_eval_checkpoint_need_the_file_alone(tmp_path):
     alone.write_bytes(file.read_bytes())
     loaded = load_run(alone)
     assert loaded.step == 30 and loaded.samples(5).shape == (5, 2)
-    assert evaluate_run(alone)["eval/loss"] == pytest.approx(summary.latest["eval/loss"], rel=1e-6)
+    assert evaluate_run(alone)[0]["eval/loss"] == pytest.approx(summary.latest["eval/loss"], rel=1e-6)
     plain, averaged = load_run(alone, ema=False), load_run(alone, ema=0.999)
     assert not np.array_equal(plain.samples(5), averaged.samples(5))
     with pytest.raises(UsageError, match="no EMA of decay 0.5"):

@@ -1,0 +1,74 @@
+"""The record and the dashboard's rows stay those of an uninterrupted run, whatever either lost or wrote too much."""
+
+import contextlib
+import json
+import sqlite3
+
+import pytest
+from trackio.sqlite_storage import SQLiteStorage
+
+from training.tracking import Tracker
+
+
+def dashboard(tracker):
+    with contextlib.closing(sqlite3.connect(SQLiteStorage.get_project_db_path(tracker.project))) as database:
+        found = database.execute("SELECT step, metrics FROM metrics WHERE run_id = ? ORDER BY step", (tracker.run_id,))
+        return [(step, json.loads(metrics)) for step, metrics in found]
+
+
+def record(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(row.pop("step"), {k: v for k, v in row.items() if k != "time"}) for row in rows]
+
+
+def tracker(folder, name="one"):
+    folder.mkdir(exist_ok=True)
+    return Tracker(folder, "tracking-test", name, {"lr": 0.1, "_target_": "x"})
+
+
+def log(to, first, last):
+    for step in range(first, last + 1):
+        to.log(step, {"loss": 1.0 / step})
+        to.log(step, {"rate": 0.5})
+
+
+WANT = [(step, {"loss": 1.0 / step, "rate": 0.5}) for step in range(1, 9)]
+
+
+def test_a_step_has_one_row_in_both_records(tmp_path):
+    one = tracker(tmp_path / "a")
+    one.start()
+    log(one, 1, 8)
+    one.finish()
+    assert record(tmp_path / "a") == WANT == dashboard(one)
+
+
+@pytest.mark.parametrize("damage", ["ran ahead", "lost its queue", "cut line", "another run of that name"])
+def test_after_a_kill_both_records_are_made_whole(tmp_path, damage):
+    folder = tmp_path / "a"
+    one = tracker(folder, damage.replace(" ", "-"))
+    one.start()
+    log(one, 1, 5)
+    kept = json.loads(json.dumps(one.state()))  # a checkpoint at step 5, whose row is still open
+    log(one, 6, 7)
+    one.finish()
+    if damage == "lost its queue":
+        with contextlib.closing(sqlite3.connect(SQLiteStorage.get_project_db_path(one.project))) as database:
+            database.execute("DELETE FROM metrics WHERE run_id = ? AND step >= 3", (one.run_id,))
+            database.commit()
+    if damage == "cut line":
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 8, "lo')
+    if damage == "another run of that name":
+        other = tracker(tmp_path / "b", one.name)
+        other.start()
+        log(other, 1, 2)
+        other.finish()
+    two = tracker(folder, one.name)
+    two.start(kept)
+    assert two.run_id == one.run_id
+    log(two, 6, 8)
+    two.finish()
+    assert record(folder) == WANT == dashboard(two)
+    if damage == "another run of that name":
+        assert [step for step, _ in dashboard(other)] == [1, 2]
