@@ -3,7 +3,8 @@
 The Linux wheel of MLX links the reference Netlib BLAS, 30 to 50 times slower than OpenBLAS. The dynamic linker takes
 `cblas_sgemm` from the first globally loaded library that has it, so a small library of forwarding functions, loaded
 here, sends the calls of MLX to the OpenBLAS of the package scipy-openblas32 (whose own names carry a `scipy_` prefix).
-OpenBLAS itself stays local: SciPy ships another version under the same names. Threads: OPENBLAS_NUM_THREADS.
+OpenBLAS itself stays local: SciPy ships another version under the same names. Threads: OPENBLAS_NUM_THREADS, or
+half the cores.
 MLX_LAB_BLAS=off leaves MLX as installed; on macOS nothing is needed.
 """
 
@@ -116,6 +117,9 @@ def load() -> Status:
         if problem:
             return Status("failed", problem.decode(), INSTALL, version, str(library), str(shim))
         ctypes.CDLL(str(shim), mode=ctypes.RTLD_GLOBAL)  # only now may MLX see the names
+        if "OPENBLAS_NUM_THREADS" not in os.environ:
+            # its threads spin while they wait: as many as cores, and one other busy process makes steps 6 times slower
+            ctypes.CDLL(str(library)).scipy_openblas_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     except OSError as error:
         remedy = f"see that {shim.parent} can be written and holds no stale file, or set XDG_CACHE_HOME"
         return Status("failed", str(error), remedy, version, str(library), str(shim))
