@@ -101,12 +101,12 @@ def main() -> int:
 
     draw = random.Random(options.seed)
     # most kills wait for a step drawn from the whole run and then a moment more; every fourth falls into a start-up
-    targets = sorted(draw.randrange(options.steps) for _ in range(options.kills))
+    targets = sorted(draw.randrange(options.steps * 9 // 10) for _ in range(options.kills))
     kills, moments = 0, []
     for number, target in enumerate(targets):
         child = subprocess.Popen(command("killed", folder, options.steps, (folder / "killed").exists()), **quiet)
         if number % 4 == 3:
-            time.sleep(draw.uniform(0.2, 2.0))
+            time.sleep(draw.uniform(0.2, 1.2))
         else:
             while child.poll() is None and reached(folder / "killed") < target:
                 time.sleep(0.01)
