@@ -8,7 +8,7 @@ EXTRA := $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi)
 setup: ## a virtual environment with everything for development
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -c constraints.txt -e ".[$(EXTRA),dev]"
-	$(BIN)/python -m scripts.doctor
+	$(BIN)/python scripts/doctor.py
 
 check: ## what a commit must pass besides the tests
 	$(BIN)/ruff check .

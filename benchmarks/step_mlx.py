@@ -146,7 +146,7 @@ def main() -> None:
             "median_ms": round(statistics.median(times[name]), 3), "best_ms": round(min(times[name]), 3),
             "turns": len(times[name]), "steps_a_turn": steps, **describe(), "python": platform.python_version(),
             "numpy": version("numpy"),
-            "threads": os.environ.get("OPENBLAS_NUM_THREADS", f"default of {os.cpu_count()}"),
+            "threads": os.environ.get("OPENBLAS_NUM_THREADS", f"half of {os.cpu_count()}"),
             "turns_ms": [round(value, 3) for value in times[name]],
         }  # fmt: skip
         print(json.dumps(line), flush=True)

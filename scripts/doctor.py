@@ -1,4 +1,4 @@
-"""Says what this machine gives MLX Lab and what to mend: `python -m scripts.doctor`; exit status 2 asks for mending."""
+"""Says what this machine gives MLX Lab and what to mend: `python scripts/doctor.py`; exit status 2 asks for mending."""
 
 import os
 import platform
@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
 
 import runtime.blas  # must come before mlx.core
 import runtime.jit
@@ -103,7 +105,7 @@ def products() -> list[Finding]:
         elif name == "cpu" and speed < SLOW and sys.platform == "linux":
             remedy, advice = "slow: see BLAS above, or other work holds the processor", True
         found.append(Finding(f"product {name}", f"{speed:.0f} GF/s, largest error {error:.1e}", remedy, advice))
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", f"unset: {os.cpu_count()}")
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", f"unset: half of {os.cpu_count()}")
     found += [Finding("OPENBLAS_NUM_THREADS", threads)] if sys.platform == "linux" else []
     return [*found, Finding("MLX_ENABLE_TF32", f"{tf32} (it matters on NVIDIA GPUs; 0 for parity tests)")]
 

@@ -68,3 +68,10 @@ def test_a_failed_blas_gives_status_2_in_a_fresh_process(tmp_path):
     command = [sys.executable, "-m", "scripts.doctor"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "to mend: BLAS" in done.stdout and "XDG_CACHE_HOME" in done.stdout
+
+
+def test_it_runs_as_a_file_from_any_folder(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(doctor.ROOT / "scripts" / "doctor.py")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode in (0, 2) and "fused CPU kernels" in done.stdout, done.stderr
