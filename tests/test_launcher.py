@@ -149,6 +149,8 @@ def test_every_debug_mode_runs(option, tmp_path, capsys):
         (["resume=true", "overwrite=true"], "contradict"),
         (["loss.path._target_=os.system"], "outside the packages"),
         (["eval_every=2x"], "'2x'"),
+        (["save_every=2x"], "'2x'"),
+        (["traces.evaluation.every=2x"], "'2x'"),
         (["max_time=soon"], "'soon'"),
         (["batch_size=300000"], "300000 exceeds the 200000"),
         (["accumulate=1000"], "1000"),

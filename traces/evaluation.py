@@ -31,9 +31,12 @@ class Evaluation(Trace):
                  every: str | int | None = None, pictures_every: str | int | None = None):  # fmt: skip
         super().__init__(mode="train")
         self.evaluator, self.pictures, self.every, self.pictures_every = evaluator, pictures, every, pictures_every
+        self.steps: list[int | None] = [None, None]  # both frequencies in steps
 
     def on_begin(self) -> None:
-        """Raises UsageError where the data cannot serve the evaluator."""
+        """Reads the frequencies; raises UsageError where one is wrong or the data cannot serve the evaluator."""
+        length = self.estimator.steps_per_epoch
+        self.steps = [in_steps(e, length, "evaluation.every") for e in (self.every, self.pictures_every)]
         if self.evaluator:
             self.evaluator.check(self.experiment.pipeline)
 
@@ -47,12 +50,9 @@ class Evaluation(Trace):
             self._when_due()
 
     def _when_due(self) -> None:
-        step, length = self.estimator.step, self.estimator.steps_per_epoch
-        due = [
-            (n := in_steps(e, length, "evaluation.every")) and step % n == 0 for e in (self.every, self.pictures_every)
-        ]
-        if any(due):
-            self._judge(bool(due[0]), bool(due[1]))
+        evaluate, draw = (bool(n) and self.estimator.step % n == 0 for n in self.steps)
+        if evaluate or draw:
+            self._judge(evaluate, draw)
 
     def on_end(self) -> None:
         """The final judgement."""

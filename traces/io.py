@@ -91,18 +91,24 @@ class CheckpointSaver(Trace):
         self.monitor, self.sign = monitor, 1 if mode_best == "min" else -1
         self.best: list[list] = []  # [value, file name], best first
         self.saved_at = -1
+        self.steps: int | None = None  # `every` in steps
+
+    def on_begin(self) -> None:
+        """Reads the frequency, so that a wrong one fails before the first step."""
+        self.steps = in_steps(self.every, self.estimator.steps_per_epoch, "save_every")
 
     def on_step_end(self) -> None:
         """Saves where a save is due."""
         estimator = self.estimator
-        every = in_steps(self.every, estimator.steps_per_epoch, "save_every")
         epoch_end = estimator.step % estimator.steps_per_epoch == 0
         archive = self.archive_every and epoch_end and estimator.epoch % self.archive_every == 0
-        if estimator.interrupted or archive or (every and estimator.step % every == 0):
+        if archive or (self.steps and estimator.step % self.steps == 0):
             self._try_save(bool(archive))
+        if estimator.interrupted:
+            self.on_end()
 
     def on_end(self) -> None:
-        """The last save: an error here ends the run with an error."""
+        """The last save, after a signal too: an error here ends the run with an error."""
         if self.saved_at == self.estimator.step:
             return
         try:

@@ -22,12 +22,7 @@ class Workspace:
     """
 
     def __init__(self, config: DictConfig, folder: Path, overrides: Sequence[str] = ()):
-        self.config, self.folder, self.checkpoints, self.samples = (
-            config,
-            folder,
-            folder / "checkpoints",
-            folder / "samples",
-        )
+        self.config, self.folder, self.checkpoints = config, folder, folder / "checkpoints"
         self._lock: TextIO | None = None
         self._open_folder(config.resume, config.overwrite)
         plain: Any = OmegaConf.to_container(config, resolve=True)

@@ -114,6 +114,17 @@ def test_a_signal_saves_and_the_rest_follows_on_resume(tmp_path, number):
     assert_equal_runs(tmp_path / "whole", tmp_path / "r")
 
 
+def test_a_signal_whose_save_fails_does_not_claim_to_have_saved(tmp_path, monkeypatch, capsys):
+    def full_disk(path, *rest):
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(mx, "save_safetensors", full_disk)
+    stop = ["+traces.stop._target_=tests.training.test_resume.KillAt", "+traces.stop.number=15", "plugins=[tests]"]
+    with pytest.raises(UsageError, match="No space left on device"):
+        run(tmp_path / "r", "save_every=null", *stop)
+    assert ", saved" not in capsys.readouterr().out
+
+
 class KillAt(Trace):
     """Sends its own process a signal after step 7."""
 
