@@ -12,9 +12,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from runtime.errors import UsageError
+
 Batch = dict[str, mx.array]
 NumpyBatch = dict[str, np.ndarray]
 Field = Callable[[mx.array, mx.array], mx.array]  # (x, t) -> dx/dt, t a 0-d array
+AverageField = Callable[[mx.array, mx.array, mx.array], mx.array]  # (x, r, t) -> mean velocity from r to t, 0-d arrays
 
 
 @dataclass
@@ -44,11 +47,12 @@ class Op:
 
     mode: None for all, a name, a list of names, or "!name" for all but one.
     models: modules the op owns by name. state: arrays kept between steps (dict, possibly nested).
-    carry: data keys that this op leaves for the next training step.
+    carry: data keys that this op leaves for the next training step. metrics: outputs whose means are worth logging.
     """
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     mode: str | Sequence[str] | None = None
     carry: tuple[str, ...] = ()
 
@@ -79,11 +83,12 @@ def active(mode: str | Sequence[str] | None, current: str) -> bool:
 class Objective:
     """A training objective: loss, and for generative ones how to sample from what it trained.
 
-    extras: the keys `__call__` returns beside the loss. carry: data keys kept for the next step.
-    conditions: batch keys handed to the model by name (for example "label").
+    extras: the keys `__call__` returns beside the loss; those in `metrics` are worth logging (their means are). carry:
+    data keys kept for the next step. conditions: batch keys handed to the model by name (for example "label").
     """
 
     extras: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     carry: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
 
@@ -103,9 +108,20 @@ class Objective:
         """The field (x (B, ...), t 0-d) -> velocity (B, ...) of the generative ODE; t=0 is noise, t=1 data."""
         raise NotImplementedError(f"{type(self).__name__} has no velocity: it is not a generative objective")
 
+    def average_velocity(self, model, **conditions: mx.array) -> AverageField:
+        """The mean velocity u(x, r, t) over the way from time r to t, where the objective trains one."""
+        raise UsageError(
+            f"{type(self).__name__} trains no average velocity, which solver=average jumps along; needed: an objective "
+            "such as loss=meanflow, or an ODE solver (euler, heun, dopri5, ...)."
+        )
+
+    def field(self, model, solver, **conditions: mx.array) -> Any:
+        """What `solver` integrates: the average velocity for one that jumps along it, else the velocity."""
+        return (self.average_velocity if solver.average else self.velocity)(model, **conditions)
+
     def sample(self, model, noise: mx.array, solver, **conditions: mx.array) -> mx.array:
         """Carries noise (B, ...) at t=0 to samples at t=1."""
-        return solver.solve(self.velocity(model, **conditions), noise)
+        return solver.solve(self.field(model, solver, **conditions), noise)
 
 
 class ObjectiveOp(Op):
@@ -114,7 +130,7 @@ class ObjectiveOp(Op):
     def __init__(self, model: nn.Module, objective: Objective, name: str = "model"):
         super().__init__(outputs=("loss", *objective.extras))
         self.models, self.objective, self.name = {name: model}, objective, name
-        self.carry = objective.carry
+        self.carry, self.metrics = objective.carry, objective.metrics
 
     def initial_carry(self, batch: Batch) -> Batch:
         """The objective's carry before the first step."""

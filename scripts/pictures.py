@@ -57,7 +57,7 @@ def draw_trajectories(run: Run, noise: np.ndarray, labels: dict[str, np.ndarray]
     # An adaptive solver chooses its own steps; the times asked for only say where to look.
     adaptive = isinstance(run.solver, Dopri5) and run.solver.steps == 1
     times = np.linspace(0, 1, FRAMES + 1) if adaptive else run.solver.times()
-    field = run.objective.velocity(run.model, **given)
+    field = run.objective.field(run.model, run.solver, **given)
     paths = np.array(run.solver.solve(field, mx.array(noise[:count]), times, path=True).astype(mx.float32))
     animated = path.endswith(".gif")
     if plane:

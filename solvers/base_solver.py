@@ -29,9 +29,11 @@ class Solver:
 
     Subclasses give the tableau (stage rows `a`, weights `b`, nodes `c`) and its `order`. steps: intervals between start
     and end. grid: their spacing, uniform, cosine (fine at both ends) or quadratic (fine at the start).
-    evaluations: calls of the field in the last `solve`.
+    evaluations: calls of the field in the last `solve`. average: the field is a mean velocity over an interval,
+    (x, r, t), not an instantaneous one, (x, t).
     """
 
+    average: bool = False
     order: int
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]

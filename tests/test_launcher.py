@@ -24,6 +24,7 @@ SMALL_UNET = ["model.channels=8", "model.blocks=1", "model.multipliers=[1,2]", "
 SMALL = {
     "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
     "model=cnn": ["dataloaders=digits", "dataloaders.batch_size=4", "model.channels=8"],
+    "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
 }
 EVALUATIONS = {
@@ -106,7 +107,7 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
 
 @pytest.mark.parametrize("option", options("experiment"))
 def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data):
-    small = [] if option == "gaussians_to_moons" else SMALL_UNET
+    small = SMALL_UNET if compose(["run_name=t", f"experiment={option}"]).model._target_.endswith("UNet") else []
     summary = two_steps(image_data, f"experiment={option}", "evaluation=none", "batch_size=4", "precision=fp32", *small)
     assert summary.steps == 2
 

@@ -30,7 +30,8 @@ class Evaluation(Trace):
     def __init__(self, evaluator: Judge | None = None, pictures: Callable | None = None,
                  every: str | int | None = None, pictures_every: str | int | None = None):  # fmt: skip
         super().__init__(mode="train")
-        self.evaluator, self.pictures, self.every, self.pictures_every = evaluator, pictures, every, pictures_every
+        self.evaluator = evaluator if callable(evaluator) else None  # evaluation=none is a mapping that builds nothing
+        self.pictures, self.every, self.pictures_every = pictures, every, pictures_every
         self.steps: list[int | None] = [None, None]  # both frequencies in steps
 
     def on_begin(self) -> None:

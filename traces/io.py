@@ -14,7 +14,10 @@ from training.estimator import in_steps
 
 
 class MetricLogger(Trace):
-    """Logs the training losses (mean since the last row), what updates report, speed and memory every `every` steps."""
+    """Logs training losses and the ops' metrics (mean since the last row), what updates report, speed and memory.
+
+    every: steps between rows.
+    """
 
     def __init__(self, every: int = 50):
         super().__init__(mode="train")
@@ -25,18 +28,19 @@ class MetricLogger(Trace):
         self.clock = StepClock()
 
     def on_begin(self) -> None:
-        """Starts the clock of steps/s."""
+        """Starts the clock of steps/s; asks for the ops' metrics."""
+        self.inputs = self.estimator.network.metrics
         self.clock = StepClock()
 
     def on_batch_end(self, data: Batch) -> None:
         """Keeps the losses; on every n-th step logs."""
         estimator = self.estimator
         self.clock.tick()
-        for loss in estimator.train_step.losses:
-            self.window.setdefault(loss, []).append(data[loss])
+        for name in (*estimator.train_step.losses, *self.inputs):
+            self.window.setdefault(name, []).append(data[name])
         if estimator.step % self.every == 0:
             names = [n for n in data if n.split("/")[0] in ("grad_norm", "learning_rate", "skipped")]
-            values = {f"train/{loss}": _mean(window) for loss, window in self.window.items()}
+            values = {f"train/{name}": _mean(window) for name, window in self.window.items()}
             values |= {f"train/{name}": data[name].item() for name in names}
             values |= {"epoch": round(estimator.step / estimator.steps_per_epoch, 6)}
             values |= {"perf/steps_per_second": self.clock.rate, "perf/peak_memory_mb": mx.get_peak_memory() / 2**20}
@@ -44,8 +48,8 @@ class MetricLogger(Trace):
             estimator.log(**values)
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses since the last row."""
-        return {"window": {loss: [float(v) for v in values] for loss, values in self.window.items()}}
+        """The values since the last row."""
+        return {"window": {name: [_number(v) for v in values] for name, values in self.window.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the open window back."""
@@ -53,8 +57,13 @@ class MetricLogger(Trace):
 
 
 def _mean(values: list) -> float:
-    numbers = [float(v) for v in values]
+    numbers = [_number(v) for v in values]
     return sum(numbers) / len(numbers)
+
+
+def _number(value: Any) -> float:
+    """A number, or the mean of an array."""
+    return float(value.mean() if isinstance(value, mx.array) else value)
 
 
 class Record(Trace):

@@ -154,25 +154,26 @@ class Estimator:
     def evaluate(self, mode: str = "eval", decay: float | None = None) -> dict[str, float]:
         """One pass over the data of a mode with the EMA weights (or the plain ones); logs and returns "<mode>/<loss>".
 
-        A per-batch mean counts by the batch's real rows.
+        The ops' metrics are averaged too. A per-batch mean counts by the batch's real rows.
         """
         if mode not in self.pipeline.sources:
             return {}
-        losses = list(self.train_step.losses)
-        wanted = {*losses, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
+        means = [*self.train_step.losses, *self.network.metrics]
+        wanted = {*means, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
         arrays = judged_arrays(self.network, decay)
         self._tell("on_epoch_begin", mode)
-        sums, rows = dict.fromkeys(losses, 0.0), 0.0
+        sums, rows = dict.fromkeys(means, 0.0), 0.0
         for index, batch in enumerate(self.pipeline.batches(mode)):
             data = self.forward[mode](arrays, to_device(batch), step_key(self.seed, index, 0, EVALUATION), wanted)
             mx.eval(data)
             count = float(batch["mask"].sum())
             rows += count
-            for loss in losses:
-                if loss in data:
-                    sums[loss] += float(data[loss]) * count
+            for name in means:
+                if name in data:
+                    value = data[name]  # one number, or one a row
+                    sums[name] += float((value * batch["mask"]).sum() if value.ndim else value * count)
             self._tell("on_batch_end", mode, {**data, **{k: v for k, v in batch.items() if k not in data}})
-        values = {f"{mode}/{loss}": total / rows for loss, total in sums.items()}
+        values = {f"{mode}/{name}": total / rows for name, total in sums.items()}
         self.log(**values)
         self._tell("on_epoch_end", mode)
         return values

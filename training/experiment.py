@@ -84,7 +84,10 @@ def assemble(config: DictConfig) -> Experiment:
         seed=config.seed, accumulate=config.accumulate, precision=config.precision, compile=config.compile,
         eval_every=config.eval_every,
     )  # fmt: skip
-    experiment = Experiment(config, pipeline, model, objective, network, make(config.solver), estimator)
+    solver = make(config.solver)
+    if solver is not None and solver.average:
+        objective.average_velocity(model)  # says so now, not after the training, where there is none
+    experiment = Experiment(config, pipeline, model, objective, network, solver, estimator)
     for trace in traces:
         trace.experiment = experiment
     return experiment
@@ -123,7 +126,8 @@ def evaluate_run(
     file = checkpoint.find(path)
     arrays, meta = checkpoint.load(file)
     config = change(OmegaConf.create({**meta["config"], "traces": {}, "resume": False}))
-    evaluator = build(config.evaluation, plugins=tuple(config.plugins))
+    built: Any = build(config.evaluation, plugins=tuple(config.plugins))
+    evaluator: Any = built if "_target_" in config.evaluation else None  # evaluation=none is a mapping without
     experiment = assemble(config)
     experiment.estimator.load(arrays, meta, str(file))
     if ema is not True:

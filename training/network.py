@@ -25,6 +25,7 @@ class Network:
         self.before = [op for op in self.ops[:last] if not isinstance(op, UpdateOp)]
         self.after = self.ops[last + 1 :]
         self.models = self._collect_models()
+        self.metrics = tuple(dict.fromkeys(key for op in self.ops for key in op.metrics))
         self.carry = tuple(dict.fromkeys(key for op in self.ops for key in op.carry))
 
     def _collect_models(self) -> dict[str, nn.Module]:

@@ -72,7 +72,9 @@ class TrainStep:
         signature = (tuple(sorted(set(fetch) | set(self.losses))), last)
         if signature not in self._compiled:
             run = partial(self._run, wanted=signature[0], last=last)
-            self._compiled[signature] = mx.compile(run, inputs=self.state, outputs=self.state) if self.compile else run
+            self._compiled[signature] = (
+                mx.compile(run, inputs=self.state, outputs=self.state) if self.compile else partial(_eagerly, run)
+            )
         return self._compiled[signature](batch, key)
 
     def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool) -> Batch:
@@ -186,6 +188,15 @@ class TrainStep:
             state["step"] = state["step"] + 1
             state["skipped"] = state["skipped"] + (~window).astype(mx.int32)
             state["streak"] = mx.where(window, 0, state["streak"] + 1)
+
+
+def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:
+    """Runs without any mx.compile, nn.silu's and nn.gelu's own too: outside a compiled step they lack grad(jvp)."""
+    mx.disable_compile()
+    try:
+        return run(*arguments)
+    finally:
+        mx.enable_compile()
 
 
 def _union(network: Network, updates: list[UpdateOp]) -> list[str]:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from runtime.instantiate import build, locate
 
 GROUPS = Path(__file__).parents[2] / "configs"
-FILES = sorted([*GROUPS.glob("solver/*.yaml"), GROUPS / "loss" / "flow_matching.yaml"])
+FILES = sorted([*GROUPS.glob("solver/*.yaml"), *GROUPS.glob("loss/*.yaml")])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
