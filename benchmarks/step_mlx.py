@@ -1,4 +1,4 @@
-"""Times flow-matching train steps on MLX: the real loop ("ours") and a bare mx.compile step, in turns in one process.
+"""Times train steps on MLX: the real loop ("ours") and a bare mx.compile step, in turns in one process.
 
 A worker of step_time.py; prints one JSON line a variant. Turns make the ratio fair where the machine's speed drifts.
 """
@@ -26,6 +26,8 @@ import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
 
 from losses.flow_matching import FlowMatching  # noqa: E402
+from losses.meanflow import MeanFlow  # noqa: E402
+from models.dit import DiT  # noqa: E402
 from models.mlp import MLP  # noqa: E402
 from models.unet import UNet  # noqa: E402
 from runtime.device import describe, select  # noqa: E402
@@ -35,15 +37,24 @@ from training.estimator import Estimator  # noqa: E402
 from training.network import Network  # noqa: E402
 from training.update import UpdateOp  # noqa: E402
 
-SHAPES = {"mlp": (1024, 2), "unet": (8, 32, 32, 3)}  # batch first
+# batch first
+SHAPES = {"mlp": (1024, 2), "unet": (8, 32, 32, 3), "unet36": (128, 32, 32, 3), "dit_b": (64, 32, 32, 4)}
 UNET = {"channels": 64, "multipliers": (1, 2, 2), "blocks": 1, "attention": ()}
+UNET36 = {"channels": 128, "multipliers": (1, 2, 2), "blocks": 3, "attention": (16,)}  # 36.6M parameters
+LOSSES = {
+    "fm": FlowMatching, "mf25": lambda: MeanFlow(jvp_share=0.25), "mf100": lambda: MeanFlow(jvp_share=1.0)
+}  # fmt: skip
 
 
 def model_named(name: str) -> nn.Module:
     """The network of a benchmark, from seed 0."""
     mx.random.seed(0)
     shape = SHAPES[name][1:]
-    return MLP(shape, hidden=256, depth=3) if name == "mlp" else UNet(shape, **UNET)
+    kinds = {
+        "mlp": lambda: MLP(shape, hidden=256, depth=3), "unet": lambda: UNet(shape, **UNET),
+        "unet36": lambda: UNet(shape, **UNET36), "dit_b": lambda: DiT(shape),
+    }  # fmt: skip
+    return kinds[name]()
 
 
 def adamw(learning_rate: float) -> optim.AdamW:
@@ -65,11 +76,13 @@ class Batches:
             yield self.batch
 
 
-def ours(name: str):
+def ours(name: str, loss: str = "fm", precision: str = "fp32"):
     """A function(steps) that trains through the estimator, as the launcher does (no traces)."""
     model = model_named(name)
-    network = Network([ObjectiveOp(model, FlowMatching()), UpdateOp(model, adamw, 1e-3)])
-    estimator = Estimator(Batches(SHAPES[name]), network, epochs=None, max_steps=0, eval_every=None)
+    network = Network([ObjectiveOp(model, LOSSES[loss]()), UpdateOp(model, adamw, 1e-3)])
+    estimator = Estimator(
+        Batches(SHAPES[name]), network, epochs=None, max_steps=0, eval_every=None, precision=precision
+    )
 
     def run(steps: int) -> None:
         estimator.total_steps = estimator.step + steps
@@ -123,11 +136,16 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--variants", default="ours,bare")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--loss", choices=sorted(LOSSES), default="fm", help="of ours; bare is flow matching")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; bare is fp32")
     given = parser.parse_args()
     select(given.device)
-    made = {name: {"ours": ours, "bare": bare}[name](given.model) for name in given.variants.split(",")}
+    kinds = {"ours": lambda: ours(given.model, given.loss, given.precision), "bare": lambda: bare(given.model)}
+    made = {name: kinds[name]() for name in given.variants.split(",")}
+    begin = time.perf_counter()
     for run, _ in made.values():
         run(1)  # compiles
+    first_step = round(time.perf_counter() - begin, 2)
     first, (run, _) = time.perf_counter(), next(iter(made.values()))
     run(1)
     steps = max(1, round(1.5 / (time.perf_counter() - first)))  # a turn takes 1.5 s: a fit has a start of its own
@@ -141,7 +159,9 @@ def main() -> None:
             times[name].append(1e3 * (time.perf_counter() - begin) / steps)
     for name, (_, model) in made.items():
         line = {
-            "variant": name, "model": given.model, "batch": SHAPES[given.model][0],
+            "variant": name, "model": given.model, "loss": given.loss, "precision": given.precision,
+            "batch": SHAPES[given.model][0], "first_step_s": first_step,
+            "peak_gb": round(mx.get_peak_memory() / 1e9, 2),
             "parameters": count_parameters(model),
             "median_ms": round(statistics.median(times[name]), 3), "best_ms": round(min(times[name]), 3),
             "turns": len(times[name]), "steps_a_turn": steps, **describe(), "python": platform.python_version(),

@@ -1,6 +1,6 @@
-"""Times the same flow-matching train steps on PyTorch, eager, float32: a worker of step_time.py; one JSON line.
+"""Times the same train steps on PyTorch: a worker of step_time.py; one JSON line.
 
-Stands alone (torch and numpy only), so that it runs in an environment of its own. The UNet has the layers, shapes and
+Stands alone (torch only), so that it runs in an environment of its own. The UNet has the layers, shapes and
 number of parameters of models/unet.py with the settings of step_mlx.py; tensors are (B, C, H, W).
 """
 
@@ -13,9 +13,11 @@ import time
 
 import torch
 import torch.nn.functional as F
+from nets_torch import DiT, flow_matching, meanflow
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-SHAPES = {"mlp": (1024, 2), "unet": (8, 3, 32, 32)}
+SHAPES = {"mlp": (1024, 2), "unet": (8, 3, 32, 32), "unet36": (128, 3, 32, 32), "dit_b": (64, 4, 32, 32)}
 
 
 class MLP(nn.Module):
@@ -76,9 +78,11 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with concatenated skips; attention in the middle only."""
+    """Encoder and decoder with concatenated skips; attention at some heights and in the middle."""
 
-    def __init__(self, channels: int = 64, multipliers: tuple[int, ...] = (1, 2, 2), blocks: int = 1):
+    def __init__(
+        self, channels: int = 64, multipliers: tuple[int, ...] = (1, 2, 2), blocks: int = 1, attention: tuple = ()
+    ):
         super().__init__()
         self.channels, embedding = channels, 4 * channels
         self.first, self.second = nn.Linear(2 * channels, embedding), nn.Linear(embedding, embedding)
@@ -88,7 +92,7 @@ class UNet(nn.Module):
         for level, multiplier in enumerate(multipliers):
             stages = nn.ModuleList()
             for _ in range(blocks):
-                stages.append(Stage(now, multiplier * channels, embedding, False))
+                stages.append(Stage(now, multiplier * channels, embedding, 32 >> level in attention))
                 now = multiplier * channels
                 left.append(now)
             self.down.append(stages)
@@ -99,7 +103,7 @@ class UNet(nn.Module):
         for level, multiplier in reversed(list(enumerate(multipliers))):
             stages = nn.ModuleList()
             for _ in range(blocks + 1):
-                stages.append(Stage(now + left.pop(), multiplier * channels, embedding, False))
+                stages.append(Stage(now + left.pop(), multiplier * channels, embedding, 32 >> level in attention))
                 now = multiplier * channels
             self.up.append(stages)
             if level:
@@ -110,7 +114,7 @@ class UNet(nn.Module):
         """x (B, 3, H, W), times (B, 2) -> (B, 3, H, W)."""
         half = self.channels // 2
         waves = torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000.0) / half))
-        angles = torch.stack([times[:, 1], times[:, 1] - times[:, 0]], dim=1)[:, :, None] * waves
+        angles = torch.stack([times[:, 0], times[:, 1] - times[:, 0]], dim=1)[:, :, None] * waves
         found = torch.cat([angles.cos(), angles.sin()], dim=-1).flatten(1)
         embedding = F.silu(self.second(F.silu(self.first(found))))
         h = self.enter(x)
@@ -138,19 +142,34 @@ def main() -> None:
     parser.add_argument("--model", choices=sorted(SHAPES), default="mlp")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--loss", choices=["fm", "mf25", "mf100"], default="fm")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the loss")
     given = parser.parse_args()
     gpu = given.device == "gpu" or given.device == "auto" and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     torch.manual_seed(0)
-    model = (MLP() if given.model == "mlp" else UNet()).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    torch.set_float32_matmul_precision("high")  # TF32, as MLX does
+    kinds = {"mlp": MLP, "unet": UNet, "unet36": lambda: UNet(128, (1, 2, 2), 3, (16,)), "dit_b": DiT}
+    model = kinds[given.model]().to(device)
+    if gpu and "unet" in given.model:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=gpu)
     x1 = torch.randn(SHAPES[given.model], device=device)
+    share = {"fm": None, "mf25": 0.25, "mf100": 1.0}[given.loss]
+
+    def loss_of(x):
+        with torch.autocast(device.type, torch.bfloat16, enabled=given.precision == "bf16"):
+            return flow_matching(model, x) if share is None else meanflow(model, x, share)
+
+    evaluate = torch.compile(loss_of) if given.compile else loss_of
 
     def step() -> None:
-        x0, t = torch.randn_like(x1), torch.rand(x1.shape[0], device=device)
-        wide = t.reshape(-1, *[1] * (x1.ndim - 1))
-        out = model((1 - wide) * x0 + wide * x1, torch.stack([t, torch.ones_like(t)], dim=1))
-        loss = (out - (x1 - x0)).square().mean()
+        # the fused attention kernels have no forward-mode derivative
+        kinds = [SDPBackend.MATH] if share else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
+                                                 SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]  # fmt: skip
+        with sdpa_kernel(kinds):
+            loss = evaluate(x1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -168,7 +187,9 @@ def main() -> None:
     while time.perf_counter() - started < given.seconds or len(times) < 3:
         times.append(1e3 * turn(steps))
     line = {
-        "variant": "torch", "model": given.model, "batch": SHAPES[given.model][0],
+        "variant": "torch compiled" if given.compile else "torch", "model": given.model, "loss": given.loss,
+        "precision": given.precision, "batch": SHAPES[given.model][0],
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if gpu else None,
         "parameters": sum(p.numel() for p in model.parameters()), "median_ms": round(statistics.median(times), 3),
         "best_ms": round(min(times), 3), "turns": len(times), "steps_a_turn": steps, "device": device.type,
         "torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),

@@ -19,7 +19,7 @@ def test_ratios_by_hand():
     assert found["ours / bare"] == 1.2 and found["ours / torch"] == 2.0
     assert found["as installed / ours"] == 10.0 and found["bare / torch"] == pytest.approx(10 / 6, abs=1e-3)
     assert "[4, 5]" in found["warning"]
-    assert step_time.ratios("mlp", {}) == {"ratios": "mlp"}
+    assert step_time.ratios("mlp", {}) == {"ratios": "mlp", "loss": "fm"}
 
 
 def test_every_variant_gives_a_line_and_a_missing_peer_a_sentence(tmp_path, capsys):
@@ -27,8 +27,9 @@ def test_every_variant_gives_a_line_and_a_missing_peer_a_sentence(tmp_path, caps
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    given = argparse.Namespace(device="cpu", seconds=0.0, as_installed=False, peer="torch", torch_python=str(python))
-    lines = step_time.measure("mlp", given)
+    given = argparse.Namespace(device="cpu", seconds=0.0, as_installed=False, peer="torch", compiled=False,
+                               precision="fp32", torch_python=str(python))  # fmt: skip
+    lines = step_time.measure("mlp", "fm", given)
     assert set(lines) == {"ours", "bare"}
     for line in lines.values():
         assert line["median_ms"] >= line["best_ms"] > 0 and len(line["turns_ms"]) == line["turns"] >= 3
