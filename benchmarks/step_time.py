@@ -7,7 +7,8 @@ python benchmarks/step_time.py [--device cpu] [--model mlp|unet|all|unet36|dit_b
 The loss and precision are of ours and torch; bare is flow matching in float32, left out where that would mislead.
 
 ours: the real loop. bare: the shortest mx.compile step (both in one process, in turns). as installed: MLX without the
-fast BLAS of runtime/blas.py (Linux CPU). torch: PyTorch, by the Python at --torch-python; --compiled: also torch.compile.
+fast BLAS of runtime/blas.py (Linux CPU). torch: PyTorch, by the Python at --torch-python, eager (--compiled: and
+torch.compile).
 """
 
 import argparse
