@@ -70,9 +70,9 @@ class Head(nn.Module):
 class IMFDiT(nn.Module):
     """Transformer over condition tokens and patches with two heads, u and v; the defaults are iMF-B/2.
 
-    shape: [height, width, channels]. patch: edge of a patch in pixels, which divides the image. depth: blocks on the way
-    to u, of which the last `head_depth` are its head; the head of v has as many of its own. ratio: of SwiGLU's width to
-    `hidden`. classes: 0, or their number (one more is added for "no class").
+    shape: [height, width, channels]. patch: edge of a patch in pixels, which divides the image. depth: blocks on the
+    way to u, of which the last `head_depth` are its head; the head of v has as many of its own. ratio: of SwiGLU's
+    width to `hidden`. classes: 0, or their number (one more is added for "no class").
     Published sizes as depth / hidden / heads: B 12/768/12, M 24/768/12, L 32/1024/16, XL 48/1024/16, head_depth 8.
     Of the times it sees the interval t - r alone. Raises UsageError for sizes that don't divide.
     """
@@ -107,7 +107,7 @@ class IMFDiT(nn.Module):
         self.v_head = Head(hidden, heads, ratio, head_depth, values)
 
     def conditions(self, times: mx.array, label, guidance, interval) -> mx.array:
-        """The 20 tokens in front of the patches, (B, 20, D). Their noise is at time 1: [lo, hi] is seen as [1-hi, 1-lo]."""
+        """The 20 tokens in front of the patches, (B, 20, D); [lo, hi] enters as [1-hi, 1-lo], as with noise at t=1."""
         count = times.shape[0]
         guidance = mx.ones(count) if guidance is None else guidance
         low, high = (mx.zeros(count), mx.ones(count)) if interval is None else (1 - interval[:, 1], 1 - interval[:, 0])
@@ -116,7 +116,9 @@ class IMFDiT(nn.Module):
         others = [self.tokens[name] + self[f"{name}_embedding"](n)[:, None, :] for name, n in numbers.items()]
         return mx.concatenate([labelled, *others], axis=1)
 
-    def __call__(self, x: mx.array, times=None, key=None, label=None, guidance=None, interval=None, velocity_head=False):
+    def __call__(
+        self, x: mx.array, times=None, key=None, label=None, guidance=None, interval=None, velocity_head: bool = False
+    ):
         """The average velocity u (B, H, W, C) from r to t, or (u, v) with velocity_head; without it v is not computed.
 
         x (B, H, W, C), times (B, 2), label (B,) or None; nothing here is random, key is not used. guidance (B,): the
