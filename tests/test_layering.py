@@ -27,6 +27,7 @@ HEAVY = {"matplotlib", "scipy", "ot", "PIL", "torch", "torchvision", "cleanfid",
 FREE = (
     "training/tracking.py",
     "scripts/trackio_delete.py",
+    "benchmarks/nets_torch.py",
     "benchmarks/step_torch.py",
 )  # they are about a heavy module
 LONGEST = 300
