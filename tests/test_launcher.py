@@ -20,10 +20,19 @@ TINY = [
     "run_name=t", "epochs=null", "max_steps=2", "eval_every=null", "trackio.enabled=false", "device=cpu",
     "traces.evaluation.pictures=null", "traces.progress.quiet=true", "compile=false",
 ]  # fmt: skip
+SMALL_DIT = ["model.hidden=16", "model.depth=2", "model.heads=2"]
 SMALL_UNET = ["model.channels=8", "model.blocks=1", "model.multipliers=[1,2]", "model.attention=[4]"]
 SMALL = {
     "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
     "model=cnn": ["dataloaders=digits", "dataloaders.batch_size=4", "model.channels=8"],
+    **{
+        f"model=dit_{size}": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_DIT]
+        for size in "s b m l xl".split()
+    },
+    **{
+        f"model={name}": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_DIT, "model.head_depth=1"]
+        for name in ("imf_dit", "imf_dit_xl")
+    },
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
 }

@@ -17,12 +17,15 @@ from runtime.errors import UsageError
 from runtime.instantiate import build
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
-OTHERS: set[str] = set()  # tested on their own
+OTHERS = {"dit_b", "dit_m", "dit_l", "dit_xl", "imf_dit_xl"}  # sizes of dit_s and imf_dit: counted in test_dit.py
 SHAPES = {"mlp": [2], "residual_mlp": [2], "cnn": [8, 8, 1], "unet": [8, 8, 3]}
 SMALL = {"unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2, "dropout": 0.1}}
 SMALL["mlp"] = {"hidden": 16, "depth": 2}
 SMALL["residual_mlp"] = {"width": 16, "blocks": 2}
 SMALL["cnn"] = {"channels": 8, "blocks": 2, "dropout": 0.1}
+SHAPES |= {"dit_s": [4, 8, 3], "imf_dit": [4, 8, 3]}
+SMALL["dit_s"] = {"hidden": 16, "depth": 2, "heads": 2}
+SMALL["imf_dit"] = {**SMALL["dit_s"], "head_depth": 1}
 NAMES = sorted({file.stem for file in CONFIGS.glob("*.yaml")} - OTHERS)
 PARAMETERS = {  # (name, shape): count, by hand for the perceptrons
     ("mlp", (2,)): 4 * 256 + 256 + 2 * (256 * 256 + 256) + 256 * 2 + 2,
@@ -196,7 +199,7 @@ def test_dropout_follows_the_key(name):
     assert mx.abs(one - plain).max().item() > 1e-3 and mx.abs(one - other).max().item() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["cnn", "unet"])
+@pytest.mark.parametrize("name", ["cnn", "unet", "dit_s", "imf_dit"])
 def test_images_start_as_zero(name):
     x, times = inputs(name)
     assert (make(name)(x, times) == 0).all().item()
