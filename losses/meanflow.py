@@ -11,30 +11,14 @@ With the paper's signs or tangents on this clock the loss still falls, and one-s
 
 import mlx.core as mx
 
-from losses.conditioning import Conditional, masked_mean, row_means, source_points, unlabelled
-from losses.pairs import SortedPairs
+from losses.average_velocity import AverageVelocity, Rows, adaptive_weight, average, average_of, evaluate, row_sums
+from losses.conditioning import unlabelled
 from losses.paths import beside
 from runtime.errors import UsageError
-from runtime.op import AverageField, Batch, Context, Field
+from runtime.op import Context
 
 
-def average(model, z: mx.array, r: mx.array, t: mx.array, **rest) -> mx.array:
-    """u(z, r, t) in float32 (or z's float64): the model at states z (B, ...) of times r, ends t, both (B,)."""
-    out = model(z, times=mx.stack([r, t], axis=1), **rest)
-    return out if out.dtype == mx.float64 else out.astype(mx.float32)
-
-
-def row_sums(x: mx.array) -> mx.array:
-    """The sum over everything but the rows, (B, ...) -> (B,)."""
-    return x.reshape(x.shape[0], -1).sum(axis=1)
-
-
-def adaptive_weight(squares: mx.array, power: float, eps: float) -> mx.array:
-    """1 / (squares + eps)^power without a gradient (eq. 22); power 1 makes every row count alike, 0 is plain MSE."""
-    return mx.stop_gradient(1 / (squares + eps) ** power)
-
-
-class MeanFlow(Conditional):
+class MeanFlow(AverageVelocity):
     """The weighted squared error between u and its target v_g + (t - r) d/dr u on the path z_r = (1-r) e + r x.
 
     pairs: sampler of (r, t), see losses.pairs (None: two uniform draws). jvp_share: share of rows with r < t, the only
@@ -43,9 +27,6 @@ class MeanFlow(Conditional):
     v_g = omega v + kappa u(z, r, r | c) + (1 - omega - kappa) u(z, r, r | none), so that guided samples cost no second
     pass; omega 1, kappa 0 is none. Rows whose label was dropped keep v. The rest as in Conditional.
     """
-
-    extras = ("velocity_mse",)
-    metrics = ("velocity_mse",)
 
     def __init__(
         self,
@@ -61,81 +42,38 @@ class MeanFlow(Conditional):
         guided_to: float = 1.0,
         guidance: float = 1.0,
     ):
-        super().__init__(conditions, label_dropout, guidance)
-        if not 0 <= jvp_share <= 1:
-            raise UsageError(f"MeanFlow: jvp_share must lie in [0, 1], got {jvp_share}.")
+        super().__init__(pairs, jvp_share, conditions, label_dropout, guidance)
+        name = type(self).__name__
         if eps <= 0:
-            raise UsageError(f"MeanFlow: eps must be positive, got {eps}.")
+            raise UsageError(f"{name}: eps must be positive, got {eps}.")
         if (omega != 1 or kappa != 0) and "label" not in self.conditions:
-            raise UsageError(f"MeanFlow: omega={omega} and kappa={kappa} guide by label: conditions must hold 'label', "
+            raise UsageError(f"{name}: omega={omega} and kappa={kappa} guide by label: conditions must hold 'label', "
                              f"got {list(self.conditions)}.")  # fmt: skip
-        self.pairs, self.jvp_share, self.power, self.eps = pairs or SortedPairs(), jvp_share, power, eps
+        self.power, self.eps = power, eps
         self.omega, self.kappa, self.guided_from, self.guided_to = omega, kappa, guided_from, guided_to
 
-    def __call__(self, model, batch: Batch, ctx: Context) -> tuple[mx.array, Batch]:
-        """Loss in float32 and per row "velocity_mse" (B,), the mean square of u - (t - r) d/dr u - v.
+    def errors(self, model, rows: Rows, ctx: Context) -> tuple[mx.array, mx.array]:
+        """The weighted squares (B,), and u - (t - r) d/dr u - v (B, ...)."""
+        u, target, v_g = self.regression(model, rows)
+        squares = row_sums(mx.square(u - target))
+        return squares * adaptive_weight(squares, self.power, self.eps), u - target + v_g - rows.v
 
-        Reads "x" (B, ...), "x0" where there is one (else normal noise), "mask" where there is one, and the conditions.
-        """
-        noise_key, time_key, dropout_key, label_key = mx.random.split(ctx.key, 4)
-        x, training = batch["x"], ctx.mode == "train"
-        e = source_points(batch, noise_key)
-        moving = round(self.jvp_share * x.shape[0])
-        times = self.pairs(x.shape[0], moving, time_key)
-        r, t = times[:, 0], times[:, 1]
-        given = self.given(batch, training, label_key)
-        keys = mx.random.split(dropout_key, 3) if training else [None] * 3
-        z, v = (1 - beside(r, x)) * e + beside(r, x) * x, x - e
-        v_g = self.guided_velocity(model, z, v, r, given, keys[2])
-        u, slope = self.evaluate(model, z, v_g, r, t, given, moving, keys)
-        gap = beside(t - r, x) * slope
-        squares = row_sums(mx.square(u - mx.stop_gradient(v_g + gap)))
-        loss = masked_mean(squares * adaptive_weight(squares, self.power, self.eps), batch)
-        return loss, {"velocity_mse": mx.stop_gradient(row_means(mx.square(u - gap - v)))}
+    def regression(self, model, rows: Rows) -> tuple[mx.array, mx.array, mx.array]:
+        """u, its target v_g + (t - r) d/dr u without a gradient (eq. 10 and 19 mirrored), and v_g; each (B, ...)."""
+        v_g = self.guided_velocity(model, rows)
+        (u,), slope = evaluate(lambda own: (average_of(model, own),), rows, v_g)
+        return u, v_g + beside(rows.t - rows.r, u) * slope, v_g
 
-    def guided_velocity(self, model, z, v, r, given: Batch, key) -> mx.array:
-        """v_g (B, ...), without a gradient; v itself where nothing guides."""
+    def guided_velocity(self, model, rows: Rows) -> mx.array:
+        """v_g (B, ...), without a gradient and without dropout; v itself where nothing guides."""
+        z, v, r, given = rows.z, rows.v, rows.r, rows.given
         if self.omega == 1 and self.kappa == 0:
             return v
         rest = 1 - self.omega - self.kappa
         led = self.omega * v
         if self.kappa:
-            led = led + self.kappa * average(model, z, r, r, key=key, **given)
+            led = led + self.kappa * average(model, z, r, r, **given)
         if rest:
-            led = led + rest * average(model, z, r, r, key=key, **unlabelled(given))
+            led = led + rest * average(model, z, r, r, **unlabelled(given))
         guided = (r >= self.guided_from) & (r <= self.guided_to) & (given["label"] >= 0)
         return mx.stop_gradient(mx.where(beside(guided, v), led, v))
-
-    def evaluate(self, model, z, tangent, r, t, given: Batch, moving: int, keys) -> tuple[mx.array, mx.array]:
-        """u (B, ...) and d/dr u along `tangent` (B, ...), zero and unpaid for in all but the first `moving` rows."""
-        us, slopes = [], []
-        if moving:
-            rows = slice(0, moving)
-            rest = {name: value[rows] for name, value in given.items()}
-
-            def at(z: mx.array, r: mx.array) -> mx.array:
-                return average(model, z, r, t[rows], key=keys[0], **rest)
-
-            (u,), (slope,) = mx.jvp(at, [z[rows], r[rows]], [tangent[rows], mx.ones_like(r[rows])])
-            us.append(u)
-            slopes.append(mx.stop_gradient(slope))
-        if moving < z.shape[0]:
-            rows = slice(moving, None)
-            rest = {name: value[rows] for name, value in given.items()}
-            us.append(average(model, z[rows], r[rows], t[rows], key=keys[1], **rest))
-            slopes.append(mx.zeros_like(z[rows]))
-        return mx.concatenate(us), mx.concatenate(slopes)
-
-    def average_velocity(self, model, **conditions: mx.array) -> AverageField:
-        """u(x, r, t); guided at sampling where guidance is not 1."""
-
-        def field(x: mx.array, r: mx.array, t: mx.array) -> mx.array:
-            start, end = (mx.broadcast_to(time, (x.shape[0],)) for time in (r, t))
-            return self.guided(lambda given: average(model, x, start, end, **given).astype(x.dtype), conditions)
-
-        return field
-
-    def velocity(self, model, **conditions: mx.array) -> Field:
-        """The instantaneous velocity u(x, t, t), for ODE solvers."""
-        field = self.average_velocity(model, **conditions)
-        return lambda x, t: field(x, t, t)

@@ -4,7 +4,7 @@ A batch is one flat dictionary of arrays whose first axis is the sample. Ops rea
 A generative objective is one op: `ObjectiveOp` puts its loss under "loss".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ class Context:
 
     mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
     arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients.
-    wrap(model): the model as an op must call it (casts to the run's precision).
+    wrap(model): the model as an op must call it (casts to the run's precision). phase: what the op's own `phase` said
+    of this training step; None outside training. phases: the same for every op of the network.
     """
 
     mode: str
@@ -35,6 +36,8 @@ class Context:
     epoch: mx.array
     run: Callable[[Batch, str], Batch] | None = None
     wrap: Callable[[nn.Module], Any] = lambda model: model
+    phase: Hashable = None
+    phases: tuple[Hashable, ...] | None = None
 
 
 def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -64,6 +67,10 @@ class Op:
     def initial_carry(self, batch: Batch) -> Batch:
         """The carry before the first step, shaped after `batch`."""
         return {}
+
+    def phase(self, step: int) -> Hashable:
+        """What of training step `step` changes the graph; the step is compiled once for each value (None: never)."""
+        return None
 
     def forward(self, data: Batch, ctx: Context) -> Batch:
         """Returns what it adds to the data, a dictionary with the keys of `outputs`."""
@@ -100,6 +107,13 @@ class Objective:
         """The carry before the first step."""
         return {}
 
+    def phase(self, step: int) -> Hashable:
+        """What of training step `step` changes the objective's graph, as Context.phase; see Op.phase."""
+        return None
+
+    def check(self, model: nn.Module) -> None:
+        """Raises UsageError where the objective can't train this model; by default any will do."""
+
     def host_ops(self) -> list:
         """NumPy batch ops that the objective needs in the loader (a coupling, for example)."""
         return []
@@ -135,6 +149,10 @@ class ObjectiveOp(Op):
     def initial_carry(self, batch: Batch) -> Batch:
         """The objective's carry before the first step."""
         return self.objective.initial_carry(self.models[self.name], batch)
+
+    def phase(self, step: int) -> Hashable:
+        """The objective's."""
+        return self.objective.phase(step)
 
     def forward(self, data: Batch, ctx: Context) -> Batch:
         """The objective's loss, a float32 scalar, and its extras."""

@@ -119,10 +119,11 @@ class Estimator:
                     self._tell("on_epoch_begin", "train")
                 self._tell("on_batch_begin", "train")
                 data: Batch = {}
+                phases = self.network.phases(self.step)
                 for micro in range(accumulate):
                     batch = to_device(next(batches))
                     key = step_key(self.seed, self.step, micro)
-                    data = step(batch, key, wanted, last=micro == accumulate - 1)
+                    data = step(batch, key, wanted, last=micro == accumulate - 1, phases=phases)
                 mx.async_eval(step.state, data)
                 if before is not None:
                     mx.eval(before)  # one step may run ahead of the host, not more

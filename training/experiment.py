@@ -71,6 +71,7 @@ def assemble(config: DictConfig) -> Experiment:
     mx.random.seed(config.seed)  # layers draw their initial weights from the global state, only here
     model = make(config.model)
     objective = make(config.loss)
+    objective.check(model)
     pipeline.add_ops(objective.host_ops())
     network = Network([ObjectiveOp(model, objective), make(config.optimizer, model)])
     mx.eval(model.parameters())

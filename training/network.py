@@ -1,6 +1,6 @@
 """A network: a list of ops over one flat data dictionary, and the updates that train its models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +51,10 @@ class Network:
             carry |= op.initial_carry(batch)
         return carry
 
+    def phases(self, step: int) -> tuple[Hashable, ...]:
+        """What every op's `phase` says of a training step."""
+        return tuple(op.phase(step) for op in self.ops)
+
     def forward(self, data: Batch, ctx: Context, ops: Sequence[Op] | None = None, until: str | None = None) -> Batch:
         """The data dictionary after the ops that are active in `ctx.mode` (by default those before the updates).
 
@@ -69,7 +73,8 @@ class Network:
                 lacks, has = ", ".join(missing), ", ".join(sorted(data))
                 raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
             run = self._runner(given, ctx)
-            data = {**data, **op.forward(data, replace(ctx, key=key, run=run))}
+            phase = None if ctx.phases is None else ctx.phases[self.ops.index(op)]
+            data = {**data, **op.forward(data, replace(ctx, key=key, run=run, phase=phase))}
             if until is not None and until in data:
                 break
         return data

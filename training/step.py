@@ -5,7 +5,7 @@ leaves, every gradient before any weight changes, a guard that leaves everything
 is not finite.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any
 
@@ -67,19 +67,24 @@ class TrainStep:
         self.state["carry"].update(carry)
         mx.eval(self.state)
 
-    def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True) -> Batch:
-        """One micro-batch; on the `last` of a window the weights move. Returns losses, `fetch`, the updates' report."""
-        signature = (tuple(sorted(set(fetch) | set(self.losses))), last)
+    def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True,
+                 phases: tuple[Hashable, ...] | None = None) -> Batch:  # fmt: skip
+        """One micro-batch; on the `last` of a window the weights move. Returns losses, `fetch`, the updates' report.
+
+        phases: the network's, of this step; for each value the step is compiled once.
+        """
+        signature = (tuple(sorted(set(fetch) | set(self.losses))), last, phases)
         if signature not in self._compiled:
-            run = partial(self._run, wanted=signature[0], last=last)
+            run = partial(self._run, wanted=signature[0], last=last, phases=phases)
             self._compiled[signature] = (
                 mx.compile(run, inputs=self.state, outputs=self.state) if self.compile else partial(_eagerly, run)
             )
         return self._compiled[signature](batch, key)
 
-    def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool) -> Batch:
+    def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool, phases=None) -> Batch:
         state, old = self.state, snapshot(self.state)
-        context = Context("train", key, state["step"], state["step"] // self.steps_per_epoch, wrap=self._wrap)
+        epoch = state["step"] // self.steps_per_epoch
+        context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases)
         data = {**batch, **state["carry"]}
         losses: Batch = {}
         gradients: dict[str, Batch] = {}

@@ -161,3 +161,24 @@ def test_what_nothing_computes_is_named():
     with pytest.raises(UsageError, match="'loss' as one number"):
         broken = TrainStep(Network([Apply("other", lambda data, ctx: {"other": mx.array(1.0)}), UpdateOp(model, Adam)]))
         broken(batches(1)[0], KEY)
+
+
+def test_a_phase_changes_the_graph_and_is_compiled_once_for_each_value():
+    traced = []
+
+    class Phased(Regression):
+        def phase(self, step):
+            return "late" if step >= 2 else "early"
+
+        def __call__(self, model, batch, ctx):
+            traced.append(ctx.phase)
+            loss, extra = super().__call__(model, batch, ctx)
+            return (2 * loss if ctx.phase == "late" else loss), extra
+
+    model = mlp()
+    network = Network([ObjectiveOp(model, Phased()), UpdateOp(model, optim.SGD, 0.0)])
+    step, batch = TrainStep(network), batches(1)[0]
+    step.start(batch)
+    losses = [float(step(batch, KEY, phases=network.phases(i))["loss"]) for i in range(4)]
+    assert traced == ["early", "late"]
+    assert losses == pytest.approx([losses[0], losses[0], 2 * losses[0], 2 * losses[0]])
