@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from models.elementary import gelu, layer_norm
 from models.layers import check_sample, check_times, class_embedding
 from models.tokens import (
     NumberEmbedding,
@@ -34,7 +35,7 @@ def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 def modulated(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
     """Layer norm of x (B, L, D), statistics in float32, scaled by 1 + scale and shifted, both (B, 1, D)."""
-    return mx.fast.layer_norm(x, None, None, 1e-6) * (1 + scale) + shift
+    return layer_norm(x) * (1 + scale) + shift
 
 
 class Block(nn.Module):
@@ -61,7 +62,7 @@ class Block(nn.Module):
         """x (B, L, D), condition (B, D) after its SiLU -> (B, L, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = mx.split(self.modulate(condition)[:, None, :], 6, axis=-1)
         x = x + gate1 * self.attend(modulated(x, shift1, scale1))
-        return x + gate2 * self.narrow(nn.gelu_approx(self.widen(modulated(x, shift2, scale2))))
+        return x + gate2 * self.narrow(gelu(self.widen(modulated(x, shift2, scale2))))
 
 
 class DiT(nn.Module):

@@ -7,6 +7,7 @@ No adaLN: tokens for the class, the guidance and the times come before the patch
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.elementary import silu
 from models.layers import ClassEmbedding, check_sample, check_times, class_embedding
 from models.tokens import NumberEmbedding, check_heads, normal_linear, patched_shape, patchify, unpatchify
 from runtime.errors import UsageError
@@ -48,7 +49,7 @@ class Block(nn.Module):
         """(B, L, D) -> (B, L, D)."""
         x = x + self.gate1 * self.attend(self.norm1(x))
         gate, value = mx.split(self.widen(self.norm2(x)), 2, axis=-1)
-        return x + self.gate2 * self.narrow(nn.silu(gate) * value)
+        return x + self.gate2 * self.narrow(silu(gate) * value)
 
 
 class Head(nn.Module):

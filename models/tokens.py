@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.layers import image_shape
+from models.linear import Linear
 from runtime.errors import UsageError
 
 
@@ -39,16 +40,16 @@ def unpatchify(tokens: mx.array, patch: int, shape: tuple[int, int, int]) -> mx.
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(count, *shape)
 
 
-def normal_linear(inputs: int, outputs: int, std: float, bias: bool = True) -> nn.Linear:
+def normal_linear(inputs: int, outputs: int, std: float, bias: bool = True) -> Linear:
     """A linear layer with weights from N(0, std^2) and a bias of zero; std=0 starts it at zero."""
-    layer = nn.Linear(inputs, outputs, bias=bias)
+    layer = Linear(inputs, outputs, bias=bias)
     layer.weight = mx.random.normal((outputs, inputs)) * std if std else mx.zeros((outputs, inputs))
     if bias:
         layer.bias = mx.zeros(outputs)
     return layer
 
 
-def xavier_linear(inputs: int, outputs: int) -> nn.Linear:
+def xavier_linear(inputs: int, outputs: int) -> Linear:
     """A linear layer with Xavier-uniform weights and a bias of zero."""
     layer = normal_linear(inputs, outputs, 0)
     bound = math.sqrt(6 / (inputs + outputs))
