@@ -102,6 +102,16 @@ def test_every_option_composes_builds_and_takes_two_steps(group, option, image_d
     assert summary.steps == 2
 
 
+def test_improved_meanflow_with_everything(tmp_path):
+    led = ["velocity_head=true", "guidance_max=8", "conditions=[label]", "label_dropout=0.1", "guidance=4"]
+    small = ["model.hidden=16", "model.depth=2", "model.heads=2", "model.head_depth=1"]
+    told = ["loss=imf", *(f"loss.{text}" for text in led), "solver=average", "evaluation=none"]
+    images = ["dataloaders=digits", "dataloaders.batch_size=4"]
+    assert two_steps(tmp_path, *told, "model=imf_dit", *images, *small, "compile=true").steps == 2
+    with pytest.raises(UsageError, match="velocity_head, guidance, interval"):
+        two_steps(tmp_path, *told, "model=mlp", *images)
+
+
 IMAGES = ("mnist", "fashion_mnist", "cifar10", "image_folder", "digits")
 
 
