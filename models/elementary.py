@@ -67,7 +67,7 @@ def standardised(x: mx.array) -> mx.array:
 
 @mx.custom_function
 def _layer_norm(x):
-    """`standardised` with a fused jvp: the Jacobian (1 - 11'/n - yy'/n) / std is symmetric, so MLX's vjp kernel is it."""
+    """`standardised` with a fused jvp: its Jacobian (1 - 11'/n - yy'/n) / std is symmetric, so it is MLX's vjp."""
     return standardised(mx.stop_gradient(x))
 
 

@@ -124,10 +124,22 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
     assert bool(values) == (option != "none") and (not values or any(k.endswith("_floor") for k in values))
 
 
+SMALL_MODELS = {".UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"]}
+
+
+def made_data(experiment):
+    """Overrides for experiments on ImageNet's latents, as long as that data set has no config."""
+    return ["dataloaders=digits"] if experiment.startswith("imagenet_") else []
+
+
 @pytest.mark.parametrize("option", options("experiment"))
 def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data):
-    small = SMALL_UNET if compose(["run_name=t", f"experiment={option}"]).model._target_.endswith("UNet") else []
-    summary = two_steps(image_data, f"experiment={option}", "evaluation=none", "batch_size=4", "precision=fp32", *small)
+    data = made_data(option)
+    model = compose(["run_name=t", f"experiment={option}", *data]).model._target_
+    small = [text for ending, texts in SMALL_MODELS.items() if model.endswith(ending) for text in texts]
+    summary = two_steps(
+        image_data, f"experiment={option}", "evaluation=none", "batch_size=4", "precision=fp32", *small, *data
+    )
     assert summary.steps == 2
 
 
