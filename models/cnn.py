@@ -3,7 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from models.layers import Conv2d, Dropout, GroupNorm, check_sample, class_embedding, image_shape, join_times
+from models.group_norm import GroupNorm
+from models.layers import Conv2d, Dropout, check_sample, class_embedding, image_shape, join_times
 
 
 class ConvBlock(nn.Module):
@@ -18,8 +19,8 @@ class ConvBlock(nn.Module):
 
     def __call__(self, x: mx.array, label: mx.array | None, key: mx.array | None) -> mx.array:
         """(B, H, W, C) -> (B, H, W, C)."""
-        h = self.label(self.conv1(nn.silu(self.norm1(x))), label)
-        return x + self.conv2(self.dropout(nn.silu(self.norm2(h)), key))
+        h = self.label(self.conv1(self.norm1(x, silu=True)), label)
+        return x + self.conv2(self.dropout(self.norm2(h, silu=True), key))
 
 
 class SmallCNN(nn.Module):
@@ -45,4 +46,4 @@ class SmallCNN(nn.Module):
         h = self.enter(join_times(x.astype(self.enter.weight.dtype), times))
         for block, own in zip(self.blocks, keys, strict=True):
             h = block(h, label, own)
-        return self.leave(nn.silu(self.norm(h)))
+        return self.leave(self.norm(h, silu=True))

@@ -153,31 +153,6 @@ class Dropout(nn.Module):
         return mx.where(keep, x * (1 / (1 - self.p)), mx.zeros_like(x))
 
 
-class GroupNorm(nn.Module):
-    """Group normalisation of (B, H, W, C) over neighbouring channels, statistics in float32 (arXiv 1803.08494).
-
-    groups: by default at most 32, of 8 channels or more: a group of one channel would wipe out whatever is constant
-    over the image, such as times and labels.
-    """
-
-    def __init__(self, channels: int, groups: int | None = None, eps: float = 1e-6):
-        super().__init__()
-        self.groups = groups or math.gcd(32, max(1, channels // 8), channels)
-        if channels % self.groups:
-            raise UsageError(f"GroupNorm: groups must divide the {channels} channels, got {self.groups}.")
-        self.eps = eps
-        self.weight = mx.ones(channels)
-        self.bias = mx.zeros(channels)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) -> the same shape and dtype."""
-        wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
-        y = wide.reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
-        y = y - y.mean(axis=(1, 3), keepdims=True)
-        y = y * mx.rsqrt(mx.square(y).mean(axis=(1, 3), keepdims=True) + self.eps)
-        return (y.reshape(x.shape) * self.weight + self.bias).astype(x.dtype)
-
-
 class TimeEmbedding(nn.Module):
     """Embeds a pair (start r, end t): sines and cosines of raw r and of t - r, concatenated, then two linear layers.
 

@@ -6,10 +6,10 @@ After DDPM and its improved forms (arXiv 2006.11239, 2105.05233); times enter ra
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.group_norm import GroupNorm
 from models.layers import (
     Conv2d,
     Dropout,
-    GroupNorm,
     TimeEmbedding,
     check_sample,
     check_times,
@@ -62,9 +62,9 @@ class Stage(nn.Module):
 
     def __call__(self, x: mx.array, embedding: mx.array, key: mx.array | None) -> mx.array:
         """(B, H, W, inputs) -> (B, H, W, outputs)."""
-        h = self.conv1(nn.silu(self.norm1(x)))
-        scale, shift = mx.split(self.modulate(embedding)[:, None, None, :], 2, axis=-1)
-        h = nn.silu(self.norm2(h) * (1 + scale) + shift)
+        h = self.conv1(self.norm1(x, silu=True))
+        scale, shift = mx.split(self.modulate(embedding), 2, axis=-1)
+        h = self.norm2(h, silu=True, scale=scale, shift=shift)
         return self.attention(self.skip(x) + self.conv2(self.dropout(h, key)))
 
 
@@ -159,4 +159,4 @@ class UNet(nn.Module):
                 h = stage(mx.concatenate([h, left.pop()], axis=-1), embedding, next(keys))
             if level < len(self.grow):
                 h = self.grow[level](double(h))
-        return self.leave(nn.silu(self.norm(h)))
+        return self.leave(self.norm(h, silu=True))

@@ -8,7 +8,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from models.layers import ClassEmbedding, Conv2d, Dropout, GroupNorm, TimeEmbedding, Unlabelled, convolution, join_times
+from models.group_norm import GroupNorm
+from models.layers import ClassEmbedding, Conv2d, Dropout, TimeEmbedding, Unlabelled, convolution, join_times
 from runtime.errors import UsageError
 
 CASES = [

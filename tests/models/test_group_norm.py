@@ -1,0 +1,102 @@
+"""Group normalisation: plain against float64, and the kernels' formulas and custom derivatives against autodiff."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from models import group_norm, group_norm_cuda
+from models.group_norm import GroupNorm, fused
+from runtime.errors import UsageError
+from tests.models import group_norm_formulas as formulas
+
+SIZES = [(2, 4, 4, 16, 2), (1, 3, 5, 24, 1), (2, 2, 2, 64, 8)]  # B H W C groups
+
+
+def normal(*shape, seed=0):
+    return mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def close(a, b, tolerance=1e-5):
+    assert a.shape == b.shape and np.abs(np.array(a, np.float64) - np.array(b, np.float64)).max() < tolerance
+
+
+def module(channels, groups):
+    norm = GroupNorm(channels, groups)
+    norm.weight, norm.bias = normal(channels, seed=1), normal(channels, seed=2)
+    return norm
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_values_in_float64(size, silu):
+    *shape, groups = size
+    norm = module(shape[-1], groups)
+    x, scale, shift = 3 + 2 * normal(*shape), normal(shape[0], shape[-1], seed=3), normal(shape[0], shape[-1], seed=4)
+    y = np.array(x, np.float64).reshape(shape[0], -1, groups, shape[-1] // groups)
+    y = (y - y.mean(axis=(1, 3), keepdims=True)) / np.sqrt(y.var(axis=(1, 3), keepdims=True) + 1e-6)
+    z = y.reshape(shape) * np.array(norm.weight) + np.array(norm.bias)
+    z = z * (1 + np.array(scale)[:, None, None]) + np.array(shift)[:, None, None]
+    close(norm(x, silu=silu, scale=scale, shift=shift), z / (1 + np.exp(-z)) if silu else z)
+
+
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_formulas_of_the_kernels_equal_autodiff(size, silu, monkeypatch):
+    *shape, groups = size
+    norm = module(shape[-1], groups)
+    arguments = [2 + normal(*shape), normal(shape[0], shape[-1], seed=3), normal(shape[0], shape[-1], seed=4)]
+    tangents = [normal(*a.shape, seed=5) for a in arguments]
+    weight = normal(*shape, seed=6)
+
+    def loss(x, scale, shift):
+        mx.disable_compile()  # MLX's compiled SiLU has no gradient of its jvp
+        (y,), (dy,) = mx.jvp(lambda *a: norm(a[0], silu, a[1], a[2]), [x, scale, shift], tangents)
+        return (weight * mx.square(y)).sum(), (y, dy)
+
+    mx.disable_compile()
+    run = mx.value_and_grad(loss, argnums=(0, 1, 2))
+    (_, (y, dy)), grads = run(*arguments)
+    mx.eval(y, dy, grads)
+    monkeypatch.setattr(GroupNorm, "mode", "fused")
+    monkeypatch.setattr(group_norm, "KERNELS", formulas)
+    (_, (y_fused, dy_fused)), fused_grads = run(*arguments)
+    mx.eval(y_fused, dy_fused, fused_grads)
+    mx.enable_compile()
+    close(y_fused, y)
+    close(dy_fused, dy, 3e-5)
+    for found, wanted in zip(fused_grads, grads, strict=True):
+        close(found, wanted, 2e-4)
+
+
+def test_formulas_differentiate_in_one_argument_and_when_compiled():
+    f = fused(formulas, 2, 1e-6, True)
+    x, a, d, t = normal(2, 3, 3, 16), normal(2, 16, seed=1), normal(2, 16, seed=2), normal(2, 3, 3, 16, seed=3)
+    out, slope = mx.jvp(lambda x: f(x, a, d)[0], [x], [t])
+    h = 1e-2
+    close(slope[0], (f(x + h * t, a, d)[0] - f(x - h * t, a, d)[0]) / (2 * h), 5e-3)
+
+    def loss(x):
+        return mx.square(f(x, a, d)[0]).sum()
+
+    close(mx.compile(mx.grad(loss))(x), mx.grad(loss)(x))
+    assert out[0].shape == x.shape
+
+
+def test_half_precision_keeps_statistics_in_float32():
+    norm = module(16, 2)
+    x = (100 + normal(2, 8, 8, 16)).astype(mx.bfloat16)
+    found = norm(x)
+    assert found.dtype == mx.bfloat16
+    close(found.astype(mx.float32), norm(x.astype(mx.float32)), 0.05)
+
+
+def test_blocks_hold_whole_groups_and_whole_warps():
+    for channels in (24, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024):
+        groups = GroupNorm(channels).groups
+        slab = group_norm_cuda.slab_of(channels, groups)
+        assert slab is not None and slab % (channels // groups) == 0 and channels % slab == 0 and slab <= 256
+        threads = slab // 8 * group_norm_cuda.rows_of(slab)
+        assert threads % 32 == 0 and threads <= 512
+    assert group_norm_cuda.slab_of(12, 1) is None and group_norm_cuda.slab_of(264, 1) is None
+    with pytest.raises(UsageError, match="divide"):
+        GroupNorm(12, 5)
