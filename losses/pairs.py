@@ -8,6 +8,7 @@ change the distribution of times that flow matching is trained on.
 import mlx.core as mx
 
 from losses.paths import LogitNormal, Uniform
+from runtime.errors import UsageError
 
 
 class SortedPairs:
@@ -41,3 +42,27 @@ class SeparatePairs:
         start_key, end_key = mx.random.split(key)
         start, end = self.start(count, start_key), self.end(count, end_key)
         return mx.stack([start, mx.where(mx.arange(count) < moving, mx.maximum(start, end), start)], axis=1)
+
+
+class DyadicPairs:
+    """Intervals d = 1, 1/2, ..., 1/steps from multiples of d, in equal shares (arXiv 2410.12557).
+
+    steps: a power of two. The first moving rows have the smallest d. Rows that stand still lie on the grid of 1/steps.
+    """
+
+    def __init__(self, steps: int = 128):
+        if steps < 1 or steps & (steps - 1):
+            raise UsageError(f"DyadicPairs: steps must be a power of two, got {steps}.")
+        self.steps, self.levels = steps, steps.bit_length()
+
+    def smallest(self, moving: int) -> int:
+        """How many of the moving rows have the smallest d."""
+        return -(-moving // self.levels)
+
+    def __call__(self, count: int, moving: int, key: mx.array) -> mx.array:
+        """(count, 2) float32."""
+        halvings = self.levels - 1 - mx.arange(count) * self.levels // max(moving, 1)
+        moves = mx.arange(count) < moving
+        cells = mx.where(moves, 2.0 ** mx.maximum(halvings, 0), self.steps)
+        start = mx.floor(mx.random.uniform(shape=(count,), key=key) * cells) / cells
+        return mx.stack([start, mx.where(moves, start + 1 / cells, start)], axis=1)

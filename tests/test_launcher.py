@@ -112,6 +112,12 @@ def test_improved_meanflow_with_everything(tmp_path):
         two_steps(tmp_path, *told, "model=mlp", *images)
 
 
+def test_alpha_flow_goes_through_its_whole_curriculum(tmp_path):
+    phases = ["loss=alpha_flow", "loss.end=4", "max_steps=6", "solver=average", "evaluation=none", "batch_size=8"]
+    summary = two_steps(tmp_path, *phases, "compile=true", "model.hidden=8")
+    assert summary.steps == 6
+
+
 IMAGES = ("mnist", "fashion_mnist", "cifar10", "image_folder", "digits")
 
 
