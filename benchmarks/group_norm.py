@@ -38,7 +38,10 @@ def functions(norm: GroupNorm, mode: str):
         return silu(norm(x, scale=scale, shift=shift))
 
     def gradient(x, scale, shift, g):
-        return mx.grad(lambda *a: (call(*a).astype(mx.float32) * g).sum(), argnums=(0, 1, 2))(x, scale, shift)
+        def loss(x, scale, shift):
+            return (call(x, scale, shift).astype(mx.float32) * g).sum()
+
+        return mx.grad(loss, argnums=(0, 1, 2))(x, scale, shift)
 
     def slope(x, scale, shift, g):
         return mx.jvp(call, [x, scale, shift], [g.astype(x.dtype), shift, scale])[1]
