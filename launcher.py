@@ -7,6 +7,7 @@ In a notebook, `from launcher import load_run` opens a finished run.
 
 import contextlib
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -116,12 +117,19 @@ def _conclusion(experiment: Experiment, workspace: Workspace, summary: Summary) 
 
 def table(metrics: dict) -> list[str]:
     """Lines of a table of metrics, each beside its data-vs-data floor where there is one."""
-    lines = [f"{'metric':<32}{'value':>12}{'floor':>12}"]
-    for name, value in metrics.items():
-        if not name.endswith("_floor") and isinstance(value, int | float):
-            floor = metrics.get(f"{name}_floor")
-            lines.append(f"{name:<32}{value:>12.5g}{'' if floor is None else f'{floor:.5g}':>12}")
+    shown = {k: v for k, v in metrics.items() if not k.endswith("_floor") and isinstance(v, int | float)}
+    width = max(32, *(len(name) + 2 for name in shown), 0)
+    lines = [f"{'metric':<{width}}{'value':>12}{'floor':>12}"]
+    for name, value in shown.items():
+        floor = metrics.get(f"{name}_floor", metrics.get(f"{measure_of(name)}_floor"))
+        lines.append(f"{name:<{width}}{value:>12.5g}{'' if floor is None else f'{floor:.5g}':>12}")
     return lines
+
+
+def measure_of(name: str) -> str:
+    """A metric's name without the solver: eval/emd_10k/euler1 and eval/emd_10k_2step are eval/emd_10k."""
+    mode, slash, measure = name.partition("/")
+    return mode + slash + re.sub(r"/[^/]+$|_\d+step$", "", measure)
 
 
 def _single(overrides: list[str]) -> None:

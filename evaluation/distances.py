@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.evaluator import TwoSample, check_metrics
+from evaluation.evaluator import TwoSample, check_metrics, counted
 from runtime.errors import UsageError
 
 BLOCK = 512  # rows of a distance matrix at a time: 512 x 10k float64 is 41 MB
 
 
-def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 (n, d), less their joint mean (distances do not see it; the products below lose digits to it)."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise UsageError(f"two sets of points (n, d) with the same d are needed, got shapes {x.shape} and {y.shape}.")
@@ -48,7 +48,7 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
     Szekely and Rizzo, Energy statistics, 2013, equation 2.1. x (n, d), y (m, d).
     """
-    x, y = _pair(x, y)
+    x, y = centred(x, y)
     return float(2 * _mean_distance(x, y) - _mean_distance_within(x) - _mean_distance_within(y))
 
 
@@ -56,7 +56,7 @@ def sliced_wasserstein2(x: np.ndarray, y: np.ndarray, projections: int, rng: np.
     """Root of the mean squared 2-Wasserstein distance over random directions; x and y both (n, d)."""
     if len(x) != len(y):
         raise UsageError(f"sliced_wasserstein2 needs two sets of equal size, got {len(x)} and {len(y)} points.")
-    x, y = _pair(x, y)
+    x, y = centred(x, y)
     directions = rng.standard_normal((x.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)
     gaps = np.sort(x @ directions, axis=0) - np.sort(y @ directions, axis=0)
@@ -77,7 +77,7 @@ def wasserstein2(x: np.ndarray, y: np.ndarray) -> Transport:
     """
     import ot
 
-    x, y = _pair(x, y)
+    x, y = centred(x, y)
     cost = np.concatenate(list(squared_distances(x, y)))
     _, log = ot.emd(ot.unif(len(x)), ot.unif(len(y)), cost, numItermax=10_000_000, log=True)
     if log["warning"]:
@@ -91,7 +91,7 @@ def mmd(x: np.ndarray, y: np.ndarray, bandwidths: Sequence[float]) -> float:
     Gretton et al., A kernel two-sample test, JMLR 2012, equation 3; it may be slightly negative. x (n, d), y (m, d);
     bandwidths b in the unit of the points.
     """
-    x, y = _pair(x, y)
+    x, y = centred(x, y)
 
     def total(a: np.ndarray, b: np.ndarray) -> float:
         # Single precision for the exponentials only (their rounding errors average out): three times as fast.
@@ -108,7 +108,7 @@ METRICS = ("energy_distance", "sliced_w2", "w2", "emd", "mmd2_rbf")
 
 
 class PointDistances(TwoSample):
-    """Distances between samples and data, rows flattened to points.
+    """Distances between samples and data, rows flattened to points, reported as "<metric>_<points a side>".
 
     metrics: "energy_distance" (no root), "sliced_w2" (root), "w2" (exact transport, root), "emd" (exact
     transport on squared distances, no root) and "mmd2_rbf". exact_count: points a side for the two exact ones (a
@@ -124,11 +124,12 @@ class PointDistances(TwoSample):
         metrics: list | tuple = ("energy_distance", "sliced_w2", "w2"),
         projections: int = 128,
         bandwidths: list | tuple = (0.25, 0.5, 1.0, 2.0),
+        steps: list | tuple = (),
         solvers: dict | None = None,
         batch: int = 10_000,
         seed: int = 0,
     ):
-        super().__init__(count, floor_pairs, seed, solvers, batch)
+        super().__init__(count, floor_pairs, seed, solvers, batch, steps)
         check_metrics(metrics, METRICS)
         self.exact_count, self.metrics = exact_count, tuple(metrics)
         self.projections, self.bandwidths = projections, tuple(bandwidths)
@@ -138,8 +139,9 @@ class PointDistances(TwoSample):
         return rows.reshape(len(rows), -1)
 
     def names(self) -> list[str]:
-        """The chosen metrics."""
-        return list(self.metrics)
+        """The chosen metrics with the points a side, which are fewer for the exact ones."""
+        exact = min(self.exact_count, self.count)
+        return [counted(metric, exact if metric in ("w2", "emd") else self.count) for metric in self.metrics]
 
     def measure(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """The chosen metrics of x against y, both (n, d)."""
@@ -153,4 +155,4 @@ class PointDistances(TwoSample):
             scores["sliced_w2"] = sliced_wasserstein2(x, y, self.projections, np.random.default_rng(self.seed))
         if "mmd2_rbf" in self.metrics:
             scores["mmd2_rbf"] = mmd(x, y, self.bandwidths)
-        return {metric: scores[metric] for metric in self.metrics}
+        return {name: scores[metric] for name, metric in zip(self.names(), self.metrics, strict=True)}

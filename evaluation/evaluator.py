@@ -1,9 +1,13 @@
 """Evaluators: what turns a run in hand into named numbers."""
 
 from collections.abc import Sequence
+from copy import copy
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from evaluation.statistics import Statistics, kept
 from runtime.errors import UsageError, closest
 from runtime.op import NumpyBatch
 from runtime.run import Run
@@ -27,6 +31,11 @@ def check_metrics(chosen: Sequence[str], known: Sequence[str]) -> None:
             raise UsageError(f"there is no metric {metric!r}; nearest: {closest(metric, list(known))}.")
     if not chosen:
         raise UsageError(f"metrics is empty; at least one of {', '.join(known)} is needed.")
+
+
+def counted(metric: str, count: int) -> str:
+    """A metric's name with the rows a side it was measured with: fd_EffLite0_5k, emd_2500."""
+    return f"{metric}_{count // 1000}k" if count % 1000 == 0 else f"{metric}_{count}"
 
 
 def reference_mode(pipeline, count: int) -> str:
@@ -62,15 +71,21 @@ class TwoSample(Evaluator):
     """Compares a run's samples with data of equal size, beside the floor: what data scores against data.
 
     count: rows a side. floor_pairs: pairs of held-out and training draws that the floor is the mean of (0: no floor).
-    solvers: by name; each is sampled with and reported as "<metric>/<name>". None takes the run's own, as "<metric>".
-    batch: rows sampled at once. Data and floor depend on the data alone and are kept between calls.
+    steps: the run's own solver with so many steps each, reported as "<metric>_<n>step". solvers: by name, each reported
+    as "<metric>/<name>". Neither: the run's own as it is, as "<metric>". batch: rows sampled at once. Data and floor
+    depend on the data alone and are kept between calls.
     """
 
-    def __init__(self, count: int, floor_pairs: int, seed: int, solvers: dict | None, batch: int):
+    def __init__(
+        self, count: int, floor_pairs: int, seed: int, solvers: dict | None, batch: int, steps: list | tuple = ()
+    ):
         if count < 2:
             raise UsageError(f"{type(self).__name__}: count must be at least 2, got {count}.")
+        for number in steps:
+            if not isinstance(number, int) or number < 1:
+                raise UsageError(f"{type(self).__name__}: steps must be whole numbers from 1 on, got {number!r}.")
         self.count, self.floor_pairs, self.seed, self.batch = count, floor_pairs, seed, batch
-        self.solvers = solvers
+        self.solvers, self.steps = solvers or {}, tuple(steps)
         self._kept: tuple[str, np.ndarray, dict[str, float]] | None = None
 
     def check(self, pipeline) -> None:
@@ -107,11 +122,17 @@ class TwoSample(Evaluator):
         data, floor = self._data(run.pipeline)
         conditions = sample_labels(run, self.count, np.random.default_rng([self.seed, 1]))
         scores = {}
-        for name, solver in (self.solvers or {"": None}).items():
+        for end, solver in self.samplers(run):
             samples = run.samples(self.count, seed=self.seed, batch=self.batch, solver=solver, **conditions)
-            end = f"/{name}" if name else ""
             scores |= {f"{metric}{end}": value for metric, value in self._judge(samples, data).items()}
         return {**scores, **floor}
+
+    def samplers(self, run: Run) -> list[tuple[str, Any]]:
+        """What follows a metric's name, and the solver that it is measured with (None: the run's own)."""
+        own = [(f"_{number}step", copy(run.solver)) for number in self.steps]
+        for number, (_, solver) in zip(self.steps, own, strict=True):
+            solver.steps = number
+        return [*own, *((f"/{name}", solver) for name, solver in self.solvers.items())] or [("", None)]
 
     def _judge(self, samples: np.ndarray, data: np.ndarray) -> dict[str, float]:
         broken = ~np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
@@ -119,21 +140,30 @@ class TwoSample(Evaluator):
             return {**dict.fromkeys(self.names(), float("nan")), "nonfinite_samples": float(broken.mean())}
         return self.measure(self.features(samples), data)
 
-    def _data(self, pipeline) -> tuple[np.ndarray, dict[str, float]]:
+    def method(self) -> dict[str, Any] | None:
+        """What the data's features and floor depend on beside the data, to keep them on disk; None: they are not."""
+        return None
+
+    def _data(self, pipeline) -> Statistics:
         """Features of the data (count, d) and the floor of every metric."""
-        fingerprint = pipeline.fingerprint()
+        fingerprint, method = pipeline.fingerprint(), self.method()
         if self._kept is None or self._kept[0] != fingerprint:
-            self._kept = (fingerprint, *self._measure_data(pipeline))
+            key = {"data": fingerprint, "count": self.count, "floor_pairs": self.floor_pairs, "seed": self.seed}
+            make = partial(self.measure_data, pipeline)
+            made = make() if method is None else kept(key | method, make)
+            self._kept = (fingerprint, *made)
         return self._kept[1:]
 
-    def _measure_data(self, pipeline) -> tuple[np.ndarray, dict[str, float]]:
+    def measure_data(self, pipeline) -> Statistics:
+        """Features of `count` rows of the data, and the floors."""
         if not self.floor_pairs:
             return self.features(draw_rows(pipeline, self.count, np.random.default_rng([self.seed, 2]))["x"]), {}
         measured: dict[str, list[float]] = {}
-        kept: list[np.ndarray] = []
+        first: list[np.ndarray] = []
         for pair in range(self.floor_pairs):
             rows, others = draw_pair(pipeline, self.count, np.random.default_rng([self.seed, 2, pair]))
-            kept.append(self.features(rows))
-            for metric, value in self.measure(kept[-1], self.features(others)).items():
+            features = self.features(rows)
+            first = first or [features]
+            for metric, value in self.measure(features, self.features(others)).items():
                 measured.setdefault(f"{metric}_floor", []).append(value)
-        return kept[0], {metric: float(np.mean(values)) for metric, values in measured.items()}
+        return first[0], {metric: float(np.mean(values)) for metric, values in measured.items()}

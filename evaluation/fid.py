@@ -1,12 +1,15 @@
-"""Frechet and kernel distances between features of images, and the evaluator that reports them beside their floor."""
+"""Distances between features of images, and the evaluator that reports them beside their floor."""
+
+from typing import Any
 
 import numpy as np
 
 from evaluation.distances import energy_distance
-from evaluation.evaluator import TwoSample, check_metrics
+from evaluation.evaluator import TwoSample, check_metrics, counted
+from evaluation.neighbours import precision_recall
 from runtime.errors import UsageError
 
-METRICS = ("fd", "kid", "energy_distance")
+METRICS = ("fd", "kid", "precision", "recall", "energy_distance")
 
 
 def frechet_distance(mu1: np.ndarray, s1: np.ndarray, mu2: np.ndarray, s2: np.ndarray) -> float:
@@ -62,12 +65,13 @@ class Pixels:
 
 
 class FeatureDistance(TwoSample):
-    """Distances between features of sampled images and of data, reported as "<metric>_<features>".
+    """Distances between features of sampled images and of data, reported as "<metric>_<features>_<count>".
 
-    metrics: "fd" (Frechet), "kid" and "energy_distance". Both sides get `count` images in [-1, 1] (n, H, W, C); the
-    Frechet distance is biased by count: compare it with its floor, and only at equal counts. features: a callable
-    (n, H, W, C) -> (n, d) with a `name`. subsets, subset_size: of kid. batch: images sampled at once. The rest as in
-    TwoSample.
+    metrics: "fd" (Frechet; "fid" where the features are a FID's), "kid", "precision" and "recall" (improved ones, of
+    k=neighbours) and "energy_distance". Both sides get `count` images in [-1, 1] (n, H, W, C); the Frechet distance is
+    biased by count: compare it with its floor, and only at equal counts. features: a callable (n, H, W, C) -> (n, d)
+    with a `name`. subsets, subset_size: of kid. batch: images sampled at once. cache: keep the data's features and
+    floors on disk, see evaluation.statistics. The rest as in TwoSample.
     """
 
     def __init__(
@@ -78,14 +82,17 @@ class FeatureDistance(TwoSample):
         floor_pairs: int = 1,
         subsets: int = 100,
         subset_size: int = 1_000,
+        neighbours: int = 3,
+        cache: bool = True,
+        steps: list | tuple = (),
         solvers: dict | None = None,
         batch: int = 500,
         seed: int = 0,
     ):
-        super().__init__(count, floor_pairs, seed, solvers, batch)
+        super().__init__(count, floor_pairs, seed, solvers, batch, steps)
         check_metrics(metrics, METRICS)
-        self.network, self.metrics = features, tuple(metrics)
-        self.subsets, self.subset_size = subsets, subset_size
+        self.network, self.metrics, self.cache = features, tuple(metrics), cache
+        self.subsets, self.subset_size, self.neighbours = subsets, subset_size, neighbours
 
     def check(self, pipeline) -> None:
         """Raises UsageError where the data is no images, or too short."""
@@ -98,15 +105,30 @@ class FeatureDistance(TwoSample):
         return self.network(rows)
 
     def names(self) -> list[str]:
-        """The chosen metrics with the name of the features."""
-        return [f"{metric}_{self.network.name}" for metric in self.metrics]
+        """The chosen metrics with the name of the features and the images a side."""
+        frechet = getattr(self.network, "frechet", "fd")
+        shown = [frechet if metric == "fd" else metric for metric in self.metrics]
+        return [counted(f"{metric}_{self.network.name}", self.count) for metric in shown]
+
+    def method(self) -> dict[str, Any] | None:
+        """Features, their weights where they say which, metrics and their settings."""
+        if not self.cache:
+            return None
+        network = self.network.name, getattr(self.network, "version", "")
+        return {"features": network, "metrics": self.metrics, "kid": (self.subsets, self.subset_size),
+                "neighbours": self.neighbours}  # fmt: skip
 
     def measure(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """The chosen metrics of features x against y, both (n, d)."""
         rng = np.random.default_rng(self.seed)
-        functions = {
-            "fd": feature_frechet,
-            "kid": lambda x, y: kernel_distance(x, y, self.subsets, self.subset_size, rng),
-            "energy_distance": energy_distance,
-        }
-        return {name: functions[metric](x, y) for name, metric in zip(self.names(), self.metrics, strict=True)}
+        chosen = set(self.metrics)
+        scores: dict[str, float] = {}
+        if "fd" in chosen:
+            scores["fd"] = feature_frechet(x, y)
+        if "kid" in chosen:
+            scores["kid"] = kernel_distance(x, y, self.subsets, self.subset_size, rng)
+        if chosen & {"precision", "recall"}:
+            scores["precision"], scores["recall"] = precision_recall(x, y, self.neighbours)
+        if "energy_distance" in chosen:
+            scores["energy_distance"] = energy_distance(x, y)
+        return {name: scores[metric] for name, metric in zip(self.names(), self.metrics, strict=True)}

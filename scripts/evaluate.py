@@ -4,8 +4,8 @@ usage: python scripts/evaluate.py checkpoint=outputs/first [key=value ...]
 
   checkpoint=PATH        a checkpoint or a run's folder (its newest)
   evaluation=points      an option of configs/evaluation with its defaults; left out: the run's own
-  evaluation.count=2000  any key of the evaluation
-  solver=heun            an option of configs/solver; left out: the run's own. Takes the place of evaluation.solvers
+  evaluation.count=2000  any key of the evaluation; evaluation.steps=[1,2,50] tries the run's solver with each
+  solver=heun            an option of configs/solver; left out: the run's own; instead of evaluation.solvers, .steps
   solver.steps=20        any key of the solver
   ema=true               true: the first average kept; false: the plain weights; 0.999: the average of that decay
   seed=1                 of the draws of the evaluation; left out: as in training
@@ -52,8 +52,10 @@ def changed(config: DictConfig, given: Settings, changes: dict[str, Any]) -> Dic
     change(config, "solver", given.solver, changes)
     change(config, "evaluation", given.evaluation, changes)
     keys = list(config.evaluation or ())
-    if (given.solver or any(key.startswith("solver.") for key in changes)) and "solvers" in keys:
-        config.evaluation.solvers = None
+    if given.solver or any(key.startswith("solver.") for key in changes):
+        for several in {"steps", "solvers"} & {*keys}:
+            if f"evaluation.{several}" not in changes:
+                config.evaluation[several] = None if several == "solvers" else []
     if given.seed is not None:
         config.seed = given.seed
         if "seed" in keys and "evaluation.seed" not in changes:

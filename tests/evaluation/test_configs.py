@@ -12,7 +12,7 @@ from runtime.instantiate import build, locate
 FOLDER = Path(__file__).parents[2] / "configs" / "evaluation"
 
 
-@pytest.mark.parametrize("name", ["points", "gaussians_to_moons", "digits", "images"])
+@pytest.mark.parametrize("name", ["points", "gaussians_to_moons", "digits", "images", "copying"])
 def test_config_builds_and_is_complete(name):
     config = OmegaConf.load(FOLDER / f"{name}.yaml")
     if name == "images":

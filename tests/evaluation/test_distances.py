@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.distances import PointDistances, energy_distance, mmd, sliced_wasserstein2, wasserstein2
+from evaluation.evaluator import counted
 from runtime.errors import UsageError
 from tests.evaluation.fakes import FakePipeline, fake_run
 
@@ -99,14 +100,19 @@ ALL = ("energy_distance", "sliced_w2", "w2", "emd", "mmd2_rbf")
 
 def test_evaluator_reports_each_metric_and_its_floor():
     scores = PointDistances(count=400, floor_pairs=2, exact_count=100, metrics=ALL, projections=16)(fake_run())
-    assert list(scores) == [*ALL, *(f"{metric}_floor" for metric in ALL)]
-    assert scores["w2"] == pytest.approx(np.sqrt(scores["emd"]))
-    for metric in ("energy_distance", "sliced_w2", "w2"):  # samples from the data's own law score like the floor
+    names = [f"{metric}_{100 if metric in ('w2', 'emd') else 400}" for metric in ALL]
+    assert list(scores) == [*names, *(f"{name}_floor" for name in names)]
+    assert scores["w2_100"] == pytest.approx(np.sqrt(scores["emd_100"]))
+    for metric in (
+        "energy_distance_400",
+        "sliced_w2_400",
+        "w2_100",
+    ):  # samples from the data's own law score like the floor
         assert scores[metric] < 3 * scores[f"{metric}_floor"]
     worse = PointDistances(count=400, floor_pairs=0, exact_count=100, metrics=ALL)(fake_run(shift=1.0))
     assert not any(name.endswith("_floor") for name in worse)
-    assert worse["w2"] == pytest.approx(np.sqrt(2), abs=0.3)
-    assert worse["energy_distance"] > 20 * scores["energy_distance_floor"]
+    assert worse["w2_100"] == pytest.approx(np.sqrt(2), abs=0.3)
+    assert worse["energy_distance_400"] > 20 * scores["energy_distance_400_floor"]
 
 
 def test_evaluator_with_several_solvers_and_no_repeated_data():
@@ -114,8 +120,8 @@ def test_evaluator_with_several_solvers_and_no_repeated_data():
     solvers = {"still": SimpleNamespace(shift=0.0), "far": SimpleNamespace(shift=2.0)}
     evaluator = PointDistances(count=200, floor_pairs=1, exact_count=200, metrics=["emd"], solvers=solvers)
     scores = evaluator(fake_run(pipeline))
-    assert list(scores) == ["emd/still", "emd/far", "emd_floor"]
-    assert scores["emd/far"] == pytest.approx(8, abs=1.5) and scores["emd/still"] < 0.5
+    assert list(scores) == ["emd_200/still", "emd_200/far", "emd_200_floor"]
+    assert scores["emd_200/far"] == pytest.approx(8, abs=1.5) and scores["emd_200/still"] < 0.5
     drawn = list(pipeline.drawn)
     assert drawn == [("eval", 200), ("train", 200)]
     assert evaluator(fake_run(pipeline)) == scores and pipeline.drawn == drawn  # data and floor are kept
@@ -153,10 +159,34 @@ def test_labels_follow_the_data():
 def test_samples_that_are_not_finite_do_not_end_the_run():
     solvers = {"bad": SimpleNamespace(shift=[0.0, float("nan")]), "good": SimpleNamespace(shift=0.0)}
     scores = PointDistances(count=50, floor_pairs=1, metrics=["emd"], solvers=solvers)(fake_run())
-    assert np.isnan(scores.pop("emd/bad")) and scores.pop("nonfinite_samples/bad") == 1
-    assert sorted(scores) == ["emd/good", "emd_floor"] and np.isfinite(list(scores.values())).all()
+    assert np.isnan(scores.pop("emd_50/bad")) and scores.pop("nonfinite_samples/bad") == 1
+    assert sorted(scores) == ["emd_50/good", "emd_50_floor"] and np.isfinite(list(scores.values())).all()
 
 
 def test_unknown_metric_names_the_nearest():
     with pytest.raises(UsageError, match="'energy'.*nearest: energy_distance"):
         PointDistances(metrics=["energy"])
+
+
+def test_steps_are_those_of_the_runs_own_solver_beside_named_ones():
+    class Steps:
+        def __init__(self, steps):
+            self.steps = steps
+
+        @property
+        def shift(self):
+            return float(self.steps)
+
+    run = fake_run()
+    run.solver = Steps(7)
+    named = {"still": SimpleNamespace(shift=0.0)}
+    scores = PointDistances(200, 1, 200, ["emd"], steps=[1, 3], solvers=named)(run)
+    assert list(scores) == ["emd_200_1step", "emd_200_3step", "emd_200/still", "emd_200_floor"]
+    assert scores["emd_200_1step"] == pytest.approx(2, abs=0.9)  # both coordinates shifted by 1
+    assert scores["emd_200_3step"] == pytest.approx(18, abs=3) and run.solver.steps == 7
+    with pytest.raises(UsageError, match="whole numbers from 1 on, got 0"):
+        PointDistances(steps=[0])
+
+
+def test_names_state_thousands():
+    assert [counted("fd", n) for n in (297, 1000, 2500, 50_000)] == ["fd_297", "fd_1k", "fd_2500", "fd_50k"]

@@ -67,21 +67,23 @@ def test_kernel_distance_in_closed_form():
 def test_pixel_distances_with_floor():
     pipeline = FakePipeline(shape=(4, 4, 1), rows={"train": 1500, "eval": 297})
     metrics = ["energy_distance", "kid", "fd"]
-    evaluator = FeatureDistance(Pixels(), 297, metrics, floor_pairs=3, subsets=5, subset_size=297, batch=100)
+    evaluator = FeatureDistance(
+        Pixels(), 297, metrics, floor_pairs=3, subsets=5, subset_size=297, batch=100, cache=False
+    )
     same, far = evaluator(fake_run(pipeline)), evaluator(fake_run(pipeline, shift=1.0))
-    assert list(same) == [f"{m}_pixels{end}" for end in ("", "_floor") for m in metrics]
-    assert same["energy_distance_pixels"] < 2 * same["energy_distance_pixels_floor"]
-    assert same["fd_pixels"] < 2 * same["fd_pixels_floor"] and abs(same["kid_pixels"]) < 0.1
-    assert far["fd_pixels"] == pytest.approx(16, rel=0.3)  # 16 pixels shifted by 1
-    assert far["kid_pixels"] > 1
+    assert list(same) == [f"{m}_pixels_297{end}" for end in ("", "_floor") for m in metrics]
+    assert same["energy_distance_pixels_297"] < 2 * same["energy_distance_pixels_297_floor"]
+    assert same["fd_pixels_297"] < 2 * same["fd_pixels_297_floor"] and abs(same["kid_pixels_297"]) < 0.1
+    assert far["fd_pixels_297"] == pytest.approx(16, rel=0.3)  # 16 pixels shifted by 1
+    assert far["kid_pixels_297"] > 1
     assert pipeline.drawn[:2] == [("eval", 297), ("train", 297)]
 
 
 def test_features_are_named_by_their_network():
     network = SimpleNamespace(name="first_pixel")
     features = type("First", (), {"name": network.name, "__call__": lambda self, x: x.reshape(len(x), -1)[:, :2]})()
-    scores = FeatureDistance(features, count=50, floor_pairs=0)(fake_run(FakePipeline((2, 2, 1))))
-    assert list(scores) == ["fd_first_pixel", "kid_first_pixel"]
+    scores = FeatureDistance(features, count=50, floor_pairs=0, cache=False)(fake_run(FakePipeline((2, 2, 1))))
+    assert list(scores) == ["fd_first_pixel_50", "kid_first_pixel_50"]
 
 
 def test_rows_that_are_no_images():

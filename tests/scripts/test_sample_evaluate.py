@@ -235,7 +235,7 @@ def test_evaluate_finds_what_the_run_found_and_leaves_it_alone(plain, tmp_path, 
     assert evaluate.main([f"checkpoint={plain}", f"out={out}", "device=cpu"]) == 0
     record, summary = json.loads(out.read_text()), json.loads((plain / "summary.json").read_text())
     expected = {k: v for k, v in summary["metrics"].items() if k.startswith("eval/")}
-    assert {"eval/loss", "eval/w2", "eval/w2_floor"} < expected.keys()
+    assert {"eval/loss", "eval/w2_30", "eval/w2_30_floor"} < expected.keys()
     assert record["metrics"] == pytest.approx(expected, rel=1e-6)
     assert record["step"] == 20 and record["evaluation"]["count"] == 60
     printed = capsys.readouterr().out
@@ -253,12 +253,12 @@ def test_evaluate_takes_another_evaluation_solver_weights_and_seed(plain, tmp_pa
     assert set(found("evaluation=none")) == {"eval/loss"}
     assert found("ema=0.5") == found("ema=true") == own
     for more in ("ema=false", "solver=heun", "seed=7"):
-        assert found(more)["eval/energy_distance"] != own["eval/energy_distance"]
+        assert found(more)["eval/energy_distance_60"] != own["eval/energy_distance_60"]
     few = found("evaluation=points", "evaluation.count=40", "evaluation.metrics=[mmd2_rbf]", "evaluation.floor_pairs=0")
-    assert few.keys() == {"eval/loss", "eval/mmd2_rbf"}
+    assert few.keys() == {"eval/loss", "eval/mmd2_rbf_40"}
     by_solver = ["evaluation=gaussians_to_moons", "evaluation.count=30"]
-    assert {"eval/emd/euler1", "eval/emd/dopri5"} < found(*by_solver).keys()
-    assert "eval/emd" in found(*by_solver, "solver=heun", "solver.steps=3")
+    assert {"eval/emd_30/euler1", "eval/emd_30/dopri5"} < found(*by_solver).keys()
+    assert "eval/emd_30" in found(*by_solver, "solver=heun", "solver.steps=3")
 
 
 def test_evaluate_ema_false_judges_the_plain_weights(plain, tmp_path):
