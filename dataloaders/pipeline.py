@@ -31,9 +31,12 @@ class Pipeline:
     configs state them so that models can refer to them. train_ops: batch ops of mode "train". prefetch: batches
     produced ahead in a thread (0: no thread). repeat_first: train on the first batch for ever.
     workers: threads that produce training batches; more than one pays where an op computes outside Python (exact OT).
+    rank, world: this process reads every world-th row of each pass, from row `rank` of its order on, in batches of
+    batch_size; all ranks get equally many batches, of no common row, and random numbers of their own.
 
     A batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
-    batches as one, numbers k g to k g + k - 1, and its result is split again.
+    batches as one, numbers k g to k g + k - 1, and its result is split again. With a method `defaults(batch) -> batch`
+    it says which keys batches of the other modes get in its place.
     """
 
     def __init__(
@@ -49,13 +52,20 @@ class Pipeline:
         prefetch: int = 2,
         repeat_first: bool = False,
         workers: int = 1,
+        rank: int = 0,
+        world: int = 1,
     ):
         least = {"batch_size": (batch_size, 1), "seed": (seed, 0), "prefetch": (prefetch, 0), "workers": (workers, 1)}
         for name, (value, bound) in least.items():
             if value < bound:
                 raise UsageError(f"dataloaders: {name} must be at least {bound}, got {value}.")
-        if batch_size > len(train):
-            raise UsageError(f"batch_size={batch_size} exceeds the {len(train)} training samples; lower batch_size.")
+        if not 0 <= rank < world:
+            raise UsageError(f"dataloaders: rank must lie in 0..world - 1, got rank={rank} and world={world}.")
+        if batch_size > len(train) // world:
+            each = f" on each of {world} ranks" if world > 1 else ""
+            raise UsageError(
+                f"batch_size={batch_size}{each} exceeds the {len(train)} training samples; lower batch_size."
+            )
         self.sources = {
             mode: source for mode, source in (("train", train), ("eval", eval), ("test", test)) if source is not None
         }
@@ -67,14 +77,14 @@ class Pipeline:
             if source.classes != self.classes:
                 raise UsageError(f"dataloaders.classes is {self.classes}, but {mode} data has {source.classes}.")
         self.batch_size, self.seed, self.prefetch, self.repeat_first = batch_size, seed, prefetch, repeat_first
-        self.workers = workers
+        self.workers, self.rank, self.world = workers, rank, world
         self.ops: list[BatchOp] = []
         self.add_ops(train_ops)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole training batches in one pass; the short last one is dropped."""
-        return len(self.sources["train"]) // self.batch_size
+        """Whole training batches in one pass, of each rank; the short last one is dropped."""
+        return len(self.sources["train"]) // self.world // self.batch_size
 
     def source(self, mode: str) -> Source:
         """The source of a mode; UsageError where there is none."""
@@ -93,8 +103,8 @@ class Pipeline:
         """Batches from number `start` on, "x" (batch_size, *shape) float32.
 
         train: endless, and batch i depends on (seed, i) alone: every epoch is a new permutation without its short
-        last batch. eval, test: one pass in order; the last batch is filled up with its first row, and "mask"
-        (batch_size,) float32 is 0 there.
+        last batch. eval, test: one pass in order; what is missing of the last batch is filled up with the first row,
+        and "mask" (batch_size,) float32 is 0 there.
         """
         source = self.source(mode)
         made = self._training(start) if mode == "train" else self._ordered(source, TAKE[mode], start)
@@ -127,7 +137,7 @@ class Pipeline:
         return made / elapsed
 
     def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *key])
+        return np.random.default_rng([self.seed, *key, *([self.rank] if self.rank else [])])
 
     def _training(self, start: int) -> Batches:
         if self.repeat_first:
@@ -173,7 +183,8 @@ class Pipeline:
             nonlocal kept, order
             epoch, step = divmod(index, steps)
             if epoch != kept:
-                kept, order = epoch, self._generator(SHUFFLE, epoch).permutation(len(source))
+                whole = np.random.default_rng([self.seed, SHUFFLE, epoch]).permutation(len(source))  # on all ranks
+                kept, order = epoch, whole[self.rank :: self.world]
             return source.take(order[step * size : (step + 1) * size], self._generator(TAKE["train"], index))
 
         return batch_of
@@ -197,14 +208,24 @@ class Pipeline:
 
     def _ordered(self, source: Source, stream: int, start: int) -> Batches:
         size = self.batch_size
-        for index in range(start, -(-len(source) // size)):
-            rows = np.arange(index * size, min((index + 1) * size, len(source)))
+        own = np.arange(self.rank, len(source), self.world)
+        longest = -(-len(source) // self.world)
+        for index in range(start, -(-longest // size)):
+            rows = own[index * size : (index + 1) * size]
             mask = np.zeros(size, np.float32)
             mask[: len(rows)] = 1
-            rows = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-            yield {**source.take(rows, self._generator(stream, index)), "mask": mask}
+            rows = np.concatenate([rows, np.full(size - len(rows), rows[0] if len(rows) else 0)])
+            batch = {**source.take(rows, self._generator(stream, index)), "mask": mask}
+            for op in self.ops:
+                batch |= defaults(op, batch)
+            yield batch
 
 
 def span(op: BatchOp) -> int:
     """How many consecutive batches an op wants as one; 1 unless it says otherwise."""
     return getattr(op, "span", 1)
+
+
+def defaults(op: BatchOp, batch: NumpyBatch) -> NumpyBatch:
+    """The keys that a batch which the op does not change gets for those it would write; none unless it says so."""
+    return getattr(op, "defaults", lambda batch: {})(batch)

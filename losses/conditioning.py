@@ -1,8 +1,10 @@
 """What generative objectives with conditions share: label dropout while training, guidance while sampling."""
 
+import inspect
 from collections.abc import Callable
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from runtime.errors import UsageError
 from runtime.op import Batch, Objective
@@ -11,6 +13,8 @@ from runtime.op import Batch, Objective
 class Conditional(Objective):
     """An objective whose model takes `conditions`, batch keys, by name.
 
+    "label" and "augment" (what an augmentation did, B x 9) are the usual ones; sampling leaves "augment" out, which
+    models take as zeros.
     label_dropout: share of labels replaced by -1, "no class", in training. guidance: classifier-free guidance scale w
     when sampling, f_none + w (f_label - f_none) (arXiv 2207.12598); 1 is none. Both need "label" among the conditions.
     """
@@ -25,8 +29,20 @@ class Conditional(Objective):
                 f"'label', got {list(self.conditions)}."
             )
 
+    def check(self, model: nn.Module) -> None:
+        """Raises UsageError for a model that does not take the conditions."""
+        takes = inspect.signature(type(model).__call__).parameters
+        lacks = [name for name in self.conditions if name not in takes]
+        if lacks and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+            raise UsageError(f"loss.conditions holds {', '.join(lacks)}, which {type(model).__name__} does not take; "
+                             f"it takes {', '.join([*takes][2:])}.")  # fmt: skip
+
     def given(self, batch: Batch, training: bool, key: mx.array) -> Batch:
         """The conditions of a batch; in training some labels are dropped."""
+        if lacks := [name for name in self.conditions if name not in batch]:
+            hint = " (dataloaders=cifar10_augmented gives augment)" if "augment" in lacks else ""
+            raise UsageError(f"loss.conditions holds {', '.join(lacks)}, which the data do not give{hint}; "
+                             f"they give {', '.join(sorted(batch))}.")  # fmt: skip
         given = {name: batch[name] for name in self.conditions}
         if training and self.label_dropout:
             dropped = mx.random.bernoulli(self.label_dropout, given["label"].shape, key=key)

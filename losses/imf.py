@@ -68,6 +68,7 @@ class IMF(AverageVelocity):
 
     def check(self, model) -> None:
         """Raises UsageError for a model that does not take what it would be called with."""
+        super().check(model)
         takes = inspect.signature(type(model).__call__).parameters
         needed = (["velocity_head"] if self.velocity_head else []) + (
             ["guidance", "interval"] if self.guidance_max > 1 else []

@@ -48,7 +48,7 @@ def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, 
     kind = type(run.objective)
     if kind.sample is Objective.sample and kind.velocity is Objective.velocity:
         raise UsageError(f"{kind.__name__} is not a generative objective: its runs have no samples.")
-    if unknown := set(run.objective.conditions) - {"label"}:
+    if unknown := set(run.objective.conditions) - {"label", "augment"}:  # without "augment": as if not augmented
         raise UsageError(f"this model is conditioned on {', '.join(sorted(unknown))}; only label can be given here.")
     return run
 

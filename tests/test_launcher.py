@@ -119,7 +119,7 @@ def test_alpha_flow_goes_through_its_whole_curriculum(tmp_path):
     assert summary.steps == 6
 
 
-IMAGES = ("mnist", "fashion_mnist", "cifar10", "image_folder", "digits")
+IMAGES = ("mnist", "fashion_mnist", "cifar10", "cifar10_augmented", "image_folder", "digits")
 
 
 @pytest.mark.parametrize("option", [o for o in options("evaluation") if o not in ("images", "fid")])

@@ -261,3 +261,34 @@ def test_array_source_refuses_what_does_not_fit():
         numbered(4, label=np.arange(5))
     with pytest.raises(UsageError, match=r"labels must lie in 0..2, got 0..3"):
         ArraySource({"x": np.zeros((4, 1)), "label": np.arange(4)}, classes=3)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_an_epoch_without_overlap(world):
+    ranks = [Pipeline(numbered(23), numbered(7), batch_size=3, seed=5, rank=r, world=world) for r in range(world)]
+    steps = ranks[0].steps_per_epoch
+    assert steps == 23 // world // 3
+    for epoch in (0, 2):
+        rows = np.concatenate([b["x"] for r in ranks for b in first(r, steps, epoch * steps)]).ravel()
+        assert len(set(rows)) == len(rows) == world * steps * 3
+    assert same(first(ranks[-1], 9), first(ranks[-1], 3) + first(ranks[-1], 6, 3))
+    held = [list(r.batches("eval")) for r in ranks]
+    assert len({len(batches) for batches in held}) == 1
+    real = np.concatenate([b["x"][b["mask"] == 1] for batches in held for b in batches]).ravel()
+    assert sorted(real) == list(range(7))
+
+
+def test_one_rank_of_one_reads_what_no_ranks_read_and_others_draw_their_own():
+    plain, rank = Pipeline(Moons(64), batch_size=4), Pipeline(Moons(64), batch_size=4, rank=0, world=1)
+    assert same(first(plain, 3), first(rank, 3))
+    halves = [first(Pipeline(Moons(64), batch_size=4, rank=r, world=2), 3) for r in (0, 1)]
+    assert not set(np.concatenate([b["x"] for b in halves[0]]).ravel()) & set(
+        np.concatenate([b["x"] for b in halves[1]]).ravel()
+    )
+
+
+def test_impossible_ranks_are_named():
+    with pytest.raises(UsageError, match="rank must lie in 0..world - 1, got rank=2 and world=2"):
+        Pipeline(numbered(9), batch_size=3, rank=2, world=2)
+    with pytest.raises(UsageError, match="batch_size=5 on each of 2 ranks exceeds the 9 training samples"):
+        Pipeline(numbered(9), batch_size=5, rank=0, world=2)
