@@ -25,7 +25,8 @@ from runtime.op import Batch, Context
 class Shortcut(AverageVelocity):
     """Plain squared error on flow-matching rows and self-consistency rows.
 
-    steps: a power of two; 1/steps is the smallest jump and the grid of times. moving_share: share of self-consistency
+    steps: a power of two; 1/steps is the smallest jump and the grid of times (the official denoise_timesteps, which
+    counts the velocity as a jump, is twice that). moving_share: share of self-consistency
     rows. clamp: bound of the size of targets and of the states between the halves (None: none; published 4, for
     latents). omega: guidance of the velocities that the smallest jumps are made of, v_none + omega (v_label - v_none).
     The rest as in Conditional; labels are dropped in flow-matching rows alone. The paper's targets come from the

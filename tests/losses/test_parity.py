@@ -1,4 +1,7 @@
-"""MeanFlow and improved MeanFlow against numbers of the official code: losses and gradients within 1e-4."""
+"""MeanFlow, improved MeanFlow and shortcut models against numbers of the official code.
+
+Losses and gradients, or targets, within 1e-4.
+"""
 
 import json
 from pathlib import Path
@@ -8,12 +11,15 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from losses.average_velocity import Rows
 from losses.imf import IMF
 from losses.meanflow import MeanFlow
+from losses.shortcut import Shortcut
 from tests.losses.closed_form import CTX
 
-MEANFLOW, IMPROVED = (
-    json.loads((Path(__file__).parent / f"fixtures_{name}.json").read_text()) for name in ("meanflow", "imf")
+MEANFLOW, IMPROVED, SHORTCUT = (
+    json.loads((Path(__file__).parent / f"fixtures_{name}.json").read_text())
+    for name in ("meanflow", "imf", "shortcut")
 )
 CLASSES = 3
 
@@ -79,3 +85,17 @@ def test_improved_meanflow(case):
     interval = 1 - np.array([rows["high"], rows["low"]]).T
     objective.draw = lambda *_: (mx.array(rows["omega"]), mx.array(interval, dtype=mx.float32))
     compare(objective, IMPROVED, rows, case, label)
+
+
+@pytest.mark.parametrize("case", SHORTCUT["cases"], ids=lambda c: f"omega-{c['omega']}")
+def test_shortcut(case):
+    """The network's own times are 1 - start and t - r, and its sign the other: both are turned back."""
+    model = Official(SHORTCUT["weights"])
+
+    def network(x, times=None, key=None, label=None):
+        return -model(x, mx.stack([1 - times[:, 0], 1 - times[:, 0] + times[:, 1] - times[:, 0]], 1), label=label)
+
+    z, start = mx.array(case["z"]), mx.array(case["start"])
+    rows = Rows(z, z, start, start + mx.array(case["size"]), {"label": mx.array(np.array(case["y"], np.int32))}, 16)
+    target = Shortcut(steps=8, clamp=4.0, omega=case["omega"], conditions=["label"]).two_halves(network, rows)
+    np.testing.assert_allclose(np.array(target), np.array(case["target"]), rtol=1e-4, atol=1e-5)
