@@ -11,7 +11,10 @@ usage: python scripts/sample.py checkpoint=outputs/first [key=value ...]
   seed=0                 of noise and labels; the same seed gives the same file
   ema=true               true: the first average kept; false: the plain weights; 0.999: the average of that decay
   label=3                conditional models; -1: no class; left out: drawn in the data's own proportions
-  guidance=2.0           classifier-free guidance scale; an evaluation then takes two passes of the model
+  guidance=2.0           classifier-free guidance scale; an evaluation then takes two passes of the model (one, where it
+                         has guidance as a condition: loss=imf)
+  guided_from=0.35       start times from here
+  guided_to=0.6          to here are guided by such a model; left out: the run's own
   batch=256              sampled at once; left out: 256 images or 10000 points
   picture=samples.png    points beside data, or a grid of images
   trajectories=flow.gif  from noise to samples; also .png
@@ -53,6 +56,8 @@ class Settings:
     ema: str = "true"
     label: int | None = None
     guidance: float | None = None
+    guided_from: float | None = None
+    guided_to: float | None = None
     batch: int | None = None
     picture: str | None = None
     trajectories: str | None = None
@@ -70,7 +75,8 @@ def work(arguments: list[str]) -> None:
     ends_in((".gif", ".png"), trajectories=given.trajectories)
     device.select(given.device)  # type: ignore[arg-type]  # it refuses other words
     file = checkpoint.find(given.checkpoint)
-    run = opened(str(file), weights(given.ema), given.solver, changes, given.guidance)
+    run = opened(str(file), weights(given.ema), given.solver, changes, given.guidance, given.guided_from,
+                 given.guided_to)  # fmt: skip
     plane = run.config.dataloaders.shape == [2]
     add_data(run, needed=plane and bool(given.picture or given.field), label=given.label)
     pictures.check(run, given.picture, given.trajectories, given.field, given.label)
@@ -88,7 +94,8 @@ def work(arguments: list[str]) -> None:
     info = {
         "checkpoint": str(file), "run_name": run.config.run_name, "step": run.step, "ema": weights(given.ema),
         "solver": OmegaConf.to_container(run.config.solver, resolve=True), "evaluations": evaluations,
-        "guidance": given.guidance, "seed": given.seed, "batch": batch,
+        "guidance": given.guidance, "guided_from": given.guided_from, "guided_to": given.guided_to,
+        "seed": given.seed, "batch": batch,
     }  # fmt: skip
     arrays = {"samples": samples, "noise": noise, **conditions, "info": np.array(json.dumps(info))}
     write(given.out, lambda path: np.savez(path, **arrays))

@@ -35,16 +35,25 @@ class Counted:
         return result
 
 
-def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, Any], guidance: float | None) -> Run:
-    """The run in a checkpoint without its data, with the solver and the guidance asked for."""
+def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, Any], guidance: float | None,
+           guided_from: float | None = None, guided_to: float | None = None) -> Run:  # fmt: skip
+    """The run in a checkpoint without its data, with the solver and the guidance asked for.
+
+    guided_from, guided_to: the interval of a model that takes it as a condition; others raise UsageError.
+    """
     run = load_run(path, ema, data=False)
     plugins = tuple(run.config.plugins)
     change(run.config, "solver", solver, changes)
     run.solver = build(run.config.solver, plugins=plugins)
-    if guidance is not None:
-        run.objective = build(run.config.loss, plugins=plugins, guidance=guidance)
-        if not run.config.loss.get("label_dropout"):
-            print("note: trained without label_dropout, so guidance has no 'no class' to lead from.", file=sys.stderr)
+    asked = {"guidance": guidance, "guided_from": guided_from, "guided_to": guided_to}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if asked.keys() - {"guidance"} and run.config.loss.get("guidance_max", 1) <= 1:
+        raise UsageError(f"guided_from={guided_from} and guided_to={guided_to} need a model with the interval as a "
+                         "condition: loss=imf with guidance_max above 1.")  # fmt: skip
+    if asked:
+        run.objective = build(run.config.loss, plugins=plugins, **asked)
+    if guidance is not None and not run.config.loss.get("label_dropout"):
+        print("note: trained without label_dropout, so guidance has no 'no class' to lead from.", file=sys.stderr)
     kind = type(run.objective)
     if kind.sample is Objective.sample and kind.velocity is Objective.velocity:
         raise UsageError(f"{kind.__name__} is not a generative objective: its runs have no samples.")

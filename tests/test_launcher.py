@@ -14,6 +14,7 @@ from PIL import Image
 import launcher
 from runtime.errors import UsageError
 from scripts.compose import compose, groups, options
+from scripts.sampling import opened
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -108,7 +109,14 @@ def test_improved_meanflow_with_everything(tmp_path):
     small = ["model.hidden=16", "model.depth=2", "model.heads=2", "model.head_depth=1"]
     told = ["loss=imf", *(f"loss.{text}" for text in led), "solver=average", "evaluation=none"]
     images = ["dataloaders=digits", "dataloaders.batch_size=4"]
-    assert two_steps(tmp_path, *told, "model=imf_dit", *images, *small, "compile=true").steps == 2
+    run = ["model=imf_dit", *images, *small, "compile=true", "precision=bf16", "trackio.log_every=1"]
+    summary = two_steps(tmp_path, *told, *run)
+    assert summary.steps == 2 and np.isfinite(summary.history[-1]["train/velocity_mse"])
+    objective = opened(str(tmp_path / "t"), False, None, {}, 3.0, 0.25, 0.5).objective
+    assert (objective.guidance, objective.guided_from, objective.guided_to) == (3.0, 0.25, 0.5)
+    with pytest.raises(UsageError, match="guided_from=0.25"):
+        two_steps(tmp_path / "other", "loss=meanflow", "evaluation=none")
+        opened(str(tmp_path / "other" / "t"), False, None, {}, None, 0.25)
     with pytest.raises(UsageError, match="velocity_head, guidance, interval"):
         two_steps(tmp_path, *told, "model=mlp", *images)
 
