@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from omegaconf import OmegaConf
 
+from models.unet import Attention
 from runtime.errors import UsageError
 from runtime.instantiate import build
 
@@ -31,7 +32,7 @@ PARAMETERS = {  # (name, shape): count, by hand for the perceptrons
     ("mlp", (2,)): 4 * 256 + 256 + 2 * (256 * 256 + 256) + 256 * 2 + 2,
     ("residual_mlp", (2,)): 2 * 128 + 128 + 2 * (128 + 128) + 3 * (128 * 512 + 512 + 512 * 128 + 128) + 128 * 2 + 2,
     ("cnn", (28, 28, 1)): 521_281,
-    ("unet", (32, 32, 3)): 52_608_515,
+    ("unet", (32, 32, 3)): 51_026_435,
 }
 EVERY = pytest.mark.parametrize("name", NAMES)
 
@@ -70,6 +71,19 @@ def test_no_config_is_forgotten():
 def test_parameter_counts(name, shape):
     model = make(name, list(shape), small=False)  # lazy: the weights are never computed
     assert sum(p.size for _, p in tree_flatten(model.parameters())) == PARAMETERS[name, shape]
+
+
+def test_a_unet_attends_after_every_stage_or_the_last_of_a_height():
+    def attending(choice):
+        model = make("unet", [32, 32, 3], small=False, decoder_attention=choice)
+        stages = [[isinstance(stage.attention, Attention) for stage in level] for level in model.up]
+        return stages, sum(p.size for _, p in tree_flatten(model.parameters()))
+
+    some, none, each = [False, False, False, True], [False] * 4, [True] * 4
+    assert attending("last") == ([none, some, some, none], 51_026_435)
+    assert attending("every") == ([none, each, each, none], 52_608_515)
+    with pytest.raises(UsageError, match="one of 'every', 'last', got 'first'"):
+        make("unet", decoder_attention="first")
 
 
 @EVERY
