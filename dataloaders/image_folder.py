@@ -1,17 +1,17 @@
 """Images in folders by class, decoded once into a memory-mapped array."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from dataloaders.pixel_cache import decode
 from dataloaders.source import ImageSource, digest
 from runtime.errors import UsageError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
-CHUNK = 256  # images a thread decodes at a time
 
 
 class ImageFolder(ImageSource):
@@ -31,8 +31,8 @@ class ImageFolder(ImageSource):
         channels: Literal[1, 3] = 3,
         cache: str | None = None,
     ):
-        if size < 1:
-            raise UsageError(f"size must be at least 1, got {size}.")
+        if size < 1 or channels not in (1, 3):
+            raise UsageError(f"size must be at least 1 and channels 1 or 3, got {size} and {channels}.")
         folder = Path(root) / part
         listing = images_in(folder)
         if not listing:
@@ -43,7 +43,8 @@ class ImageFolder(ImageSource):
         store = Path(cache) if cache else Path(root) / ".cache"
         file = store / f"{part}-{size}x{size}x{channels}-{digest(listing)}.npy"
         if not file.exists():
-            decode([folder / kind / name for kind, name, _, _ in listing], file, size, channels)
+            read = partial(read_image, size=size, channels=channels)
+            decode([folder / kind / name for kind, name, _, _ in listing], file, (size, size, channels), read)
         labels = np.array([number[kind] for kind, _, _, _ in listing])
         super().__init__(np.load(file, mmap_mode="r"), labels, classes=len(names))
 
@@ -58,35 +59,30 @@ def images_in(folder: Path) -> list[tuple[str, str, int, int]]:
     )
 
 
-def decode(paths: list[Path], file: Path, size: int, channels: int) -> None:
-    """Decodes `paths` into an .npy file (N, size, size, channels) uint8, complete or not there at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.stem}.{os.getpid()}.tmp")
-
-    def fill(start: int) -> None:
-        for row in range(start, min(start + CHUNK, len(paths))):
-            pixels[row] = read_image(paths[row], size, channels)
-
-    try:
-        pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(paths), size, size, channels))
-        with ThreadPoolExecutor() as pool:  # PIL decodes outside the interpreter lock
-            for _ in pool.map(fill, range(0, len(paths), CHUNK)):
-                pass
-        pixels.flush()
-        partial.rename(file)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read_image(path: Path, size: int, channels: int) -> np.ndarray:
-    """One image as (size, size, channels) uint8: resized by its short side, middle square kept."""
+def open_image(path: Path, channels: int):
+    """A PIL image, RGB or grey; UsageError where the file is damaged."""
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB" if channels == 3 else "L")
+            return opened.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path} is no readable image ({error}); remove or replace it.") from error
+
+
+def read_image(path: Path, size: int, channels: int, crop: int | None = None) -> np.ndarray:
+    """One image as (size, size, channels) uint8: resized by its short side, middle square kept.
+
+    crop: of the middle square of this side alone; nothing around it enters.
+    """
+    from PIL import Image
+
+    image = open_image(path, channels)
+    if crop is not None:
+        if min(image.size) < crop:
+            raise UsageError(f"{path} is {image.width} x {image.height}; the crop needs {crop} x {crop} at least.")
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        image = image.crop((left, top, left + crop, top + crop))
     if image.size != (size, size):
         edge = min(image.size)
         left, top = (image.width - edge) // 2, (image.height - edge) // 2

@@ -83,6 +83,8 @@ class ArraySource(Source):
         if "x" not in arrays or min(lengths.values()) == 0 or len(set(lengths.values())) != 1:
             raise UsageError(f'arrays must have "x" and one common, non-zero length, got lengths {lengths}.')
         self.arrays = {key: np.asarray(value, dtype=self.dtype(key, value)) for key, value in arrays.items()}
+        for key, value in self.arrays.items():
+            check_finite(key, value)
         self.shape = tuple(self.arrays["x"].shape[1:])
         self.classes = classes or 0
         if "label" in arrays:
@@ -108,6 +110,14 @@ class ArraySource(Source):
         rows = np.unique(np.linspace(0, len(self) - 1, self.FINGERPRINT_ROWS).astype(np.int64))
         parts = [(key, value.shape, str(value.dtype)) for key, value in self.arrays.items()]
         return digest(parts, *(value[rows].tobytes() for value in self.arrays.values()))
+
+
+def check_finite(key: str, value: np.ndarray) -> None:
+    """Raises UsageError for NaN or infinite values in (N, ...); integers have none."""
+    if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+        rows = np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(axis=1))
+        raise UsageError(f"{key!r} must be finite, got NaN or infinite values in {len(rows)} of {len(value)} rows, "
+                         f"the first {rows[0]}.")  # fmt: skip
 
 
 class ImageSource(ArraySource):

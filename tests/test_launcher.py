@@ -1,12 +1,14 @@
 """The command line: every option of every group runs, mistakes are told in one sentence."""
 
 import gzip
+import io
 import json
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +36,9 @@ SMALL = {
         f"model={name}": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_DIT, "model.head_depth=1"]
         for name in ("imf_dit", "imf_dit_xl")
     },
+    "dataloaders=image_folder": ["dataloaders.classes=2"],
+    "dataloaders=imagenet": ["dataloaders.classes=2", "dataloaders.train.size=16"],
+    "dataloaders=celeba": ["dataloaders.train.size=16"],
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
 }
@@ -50,6 +55,12 @@ def idx_file(path, array):
     header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+def jpeg(array):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "JPEG")
+    return stream.getvalue()
 
 
 @pytest.fixture
@@ -74,6 +85,17 @@ def image_data(tmp_path, monkeypatch):
                     file = Path(f"data/{name}/{part}/{kind}/{i}.png")
                     file.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(file)
+    face, photo = (jpeg(rng.integers(0, 255, shape, dtype=np.uint8)) for shape in ((218, 178, 3), (30, 40, 3)))
+    files = {f"data/celeba/img_align_celeba/{i:06}.jpg": face for i in range(24)}
+    files |= {f"data/imagenet/{part}/n{i % 2}/{i}.JPEG": photo for part in ("train", "val") for i in range(12)}
+    for name, content in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(content)
+    Path("data/celeba/list_eval_partition.txt").write_text("".join(f"{i:06}.jpg {i % 2}\n" for i in range(24)))
+    for part in ("train", "eval"):
+        Path(f"data/imagenet_latents/{part}").mkdir(parents=True)
+        moments = {name: mx.random.uniform(shape=(40, 32, 32, 4), dtype=mx.float16) for name in ("mean", "std")}
+        mx.save_safetensors(f"data/imagenet_latents/{part}/0.safetensors", {**moments, "label": mx.arange(40)})
     return tmp_path
 
 
@@ -95,8 +117,6 @@ def test_every_option_composes_builds_and_takes_two_steps(group, option, image_d
     if group == "traces" and option == "profile":
         pytest.skip("run by debug=profile below")
     extra = SMALL.get(f"{group}={option}", [])
-    if group == "dataloaders" and option in ("image_folder",):
-        extra = ["dataloaders.classes=2"]
     if group == "dataloaders":
         extra = [*extra, "batch_size=10", *(["model=cnn", "model.channels=4"] if option in IMAGES else [])]
     name = [] if any(text.startswith("evaluation") for text in extra) else ["evaluation=none"]
@@ -127,7 +147,10 @@ def test_alpha_flow_goes_through_its_whole_curriculum(tmp_path):
     assert summary.steps == 6
 
 
-IMAGES = ("mnist", "fashion_mnist", "cifar10", "cifar10_augmented", "image_folder", "digits")
+IMAGES = (
+    "mnist", "fashion_mnist", "cifar10", "cifar10_augmented", "image_folder", "digits", "shapes", "celeba", "imagenet",
+    "imagenet_latents",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("option", [o for o in options("evaluation") if o not in ("images", "fid")])
@@ -142,19 +165,11 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
 SMALL_MODELS = {".UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"]}
 
 
-def made_data(experiment):
-    """Overrides for experiments on ImageNet's latents, as long as that data set has no config."""
-    return ["dataloaders=digits"] if experiment.startswith("imagenet_") else []
-
-
 @pytest.mark.parametrize("option", options("experiment"))
 def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data):
-    data = made_data(option)
-    model = compose(["run_name=t", f"experiment={option}", *data]).model._target_
+    model = compose(["run_name=t", f"experiment={option}"]).model._target_
     small = [text for ending, texts in SMALL_MODELS.items() if model.endswith(ending) for text in texts]
-    summary = two_steps(
-        image_data, f"experiment={option}", "evaluation=none", "batch_size=4", "precision=fp32", *small, *data
-    )
+    summary = two_steps(image_data, f"experiment={option}", "evaluation=none", "batch_size=4", "precision=fp32", *small)
     assert summary.steps == 2
 
 

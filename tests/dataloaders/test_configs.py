@@ -9,15 +9,12 @@ from runtime.errors import UsageError
 from runtime.instantiate import build, locate
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "dataloaders").glob("*.yaml"))
-OWN_DATA = {
-    "mnist",
-    "fashion_mnist",
-    "cifar10",
-    "cifar10_augmented",
-    "image_folder",
-}  # need files that not every machine has
+OWN_DATA = {  # need files that not every machine has
+    "mnist", "fashion_mnist", "cifar10", "cifar10_augmented", "image_folder", "celeba", "imagenet", "imagenet_latents",
+}  # fmt: skip
 BUILT_IN = {
     "kmeans", "eight_gaussians", "moons", "checkerboard", "two_spirals", "pairs", "gaussians_to_moons", "digits",
+    "shapes",
 }  # fmt: skip
 GIVEN = {"test", "rank", "world"}  # arguments that code alone gives
 HERE = [file for file in FILES if file.stem in OWN_DATA | BUILT_IN]
