@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from omegaconf import DictConfig
@@ -16,21 +16,25 @@ from runtime.run import Run
 from scripts.arguments import change
 from training.experiment import load_run
 
+Label = int | Literal["uniform"] | None
 LABELS = 1  # second word of the labels' random stream; the noise has the seed alone
 
 
 class Counted:
-    """A solver that keeps the evaluations of every solve: the solver itself knows the last one's alone."""
+    """A solver that keeps the evaluations of every solve, and goes through `jumps` if those times are given.
 
-    def __init__(self, solver: Any):
-        self.solver, self.counts = solver, []
+    The solver itself knows the last solve's evaluations alone.
+    """
+
+    def __init__(self, solver: Any, jumps: list[float] | None = None):
+        self.solver, self.counts, self.jumps = solver, [], jumps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.solver, name)
 
-    def solve(self, *args: Any, **options: Any) -> Any:
-        """The solver's own."""
-        result = self.solver.solve(*args, **options)
+    def solve(self, field: Any, x: Any) -> Any:
+        """The solver's own, from 0 to 1."""
+        result = self.solver.solve(field, x, self.jumps)
         self.counts.append(self.solver.evaluations)
         return result
 
@@ -62,7 +66,31 @@ def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, 
     return run
 
 
-def add_data(run: Run, needed: bool, label: int | None) -> None:
+def jumps_of(text: str | None) -> list[float] | None:
+    """The times in jumps=0,0.6,1; UsageError unless they rise from 0 to 1."""
+    if text is None:
+        return None
+    try:
+        times = [float(part) for part in text.strip("[]").split(",")]
+    except ValueError:
+        times = []
+    rising = all(a < b for a, b in zip(times, times[1:], strict=False))
+    if len(times) < 2 or times[0] != 0 or times[-1] != 1 or not rising:
+        raise UsageError(f"jumps must be times that rise from 0 to 1, such as 0,0.6,1, got {text!r}.")
+    return times
+
+
+def label_of(text: str | None) -> Label:
+    """What label=3, label=uniform or no label= asks for."""
+    if text is None or text == "uniform":
+        return text  # type: ignore[return-value]  # it is the literal
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"label must be a class's number, -1 for no class, or uniform, got {text!r}.") from error
+
+
+def add_data(run: Run, needed: bool, label: Label) -> None:
     """Gives the run its data where they are needed or a label is to be drawn, else normal noise of its shape.
 
     Data that only the labels want may be missing: this is said, and labels are then uniform.
@@ -91,13 +119,18 @@ def normal_noise(config: DictConfig) -> bool:
     return all(getattr(locate(node["_target_"], plugins), "noise", None) is base.noise for node, base in kinds)
 
 
-def labels(run: Run, count: int, seed: int, label: int | None) -> dict[str, np.ndarray]:
-    """{"label": (count,) int32}: the one asked for or in the data's proportions; nothing for unconditional models."""
+def labels(run: Run, count: int, seed: int, label: Label) -> dict[str, np.ndarray]:
+    """{"label": (count,) int32}: the one asked for, all classes in turn ("uniform") or in the data's proportions.
+
+    Nothing for unconditional models.
+    """
     classes = run.pipeline.classes
     if "label" not in run.objective.conditions:
         if label is not None:
             raise UsageError(f"label={label} was given, but this model is unconditional; leave it out.")
         return {}
+    if label == "uniform":
+        return {"label": (np.arange(count) % classes).astype(np.int32)}
     if label is not None:
         if not -1 <= label < classes:
             raise UsageError(f"label must lie in 0..{classes - 1} (or be -1: no class), got {label}.")

@@ -11,6 +11,7 @@ from PIL import Image
 from runtime.errors import UsageError
 from tests.evaluation.fakes import FakePipeline, fake_run
 from visualizers.canvas import write
+from visualizers.comparison import compare_images, compare_points, plot_jumps, save_neighbours
 from visualizers.curves import plot_curves, read_metrics, smooth
 from visualizers.field import quiver_field
 from visualizers.grids import save_class_grid, save_denoising, save_grid, save_strip, to_pixels
@@ -170,6 +171,26 @@ def test_sample_picture_by_class(tmp_path):
 
 
 def test_importing_the_room_loads_no_matplotlib():
-    modules = "canvas curves field grids pictures points trajectories".split()
+    modules = "canvas comparison curves field grids pictures points trajectories".split()
     code = f"import sys, {', '.join('visualizers.' + m for m in modules)}; print('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_comparisons_refuse_what_does_not_match(tmp_path):
+    images = np.zeros((3, 4, 4, 1))
+    with pytest.raises(UsageError, match=r"equally many images .*\{'a': 3, 'b': 2\}"):
+        compare_images({"a": images, "b": images[:2]}, tmp_path / "c.png")
+    with pytest.raises(UsageError, match="3 samples and 2 rows"):
+        save_neighbours(images, np.zeros((2, 5, 4, 4, 1)), tmp_path / "n.png")
+    with pytest.raises(UsageError, match=r"shapes \(4, 50, 2\) and \(3, 40, 2\)"):
+        plot_jumps(np.zeros((4, 50, 2)), np.zeros((3, 40, 2)), POINTS, tmp_path / "j.png")
+    one = compare_points({"1 step": POINTS, "4 steps": POINTS + 1}, POINTS, tmp_path / "p.png")
+    assert opened(one).size == (3 * 408, 480)
+
+
+def test_neighbours_stand_beside_their_sample(tmp_path):
+    samples = np.float32([-1, 1])[:, None, None, None] * np.ones((2, 4, 4, 1), np.float32)
+    near = np.repeat(samples[:, None], 2, axis=1) * 0.5
+    page = np.asarray(opened(save_neighbours(samples, near, tmp_path / "n.png")))[..., 0]
+    middle = [page[2 + 32, x] for x in (34, 110, 176)], [page[68 + 32, x] for x in (34, 110, 176)]
+    assert middle == ([0, 64, 64], [255, 191, 191])
