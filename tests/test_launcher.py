@@ -27,6 +27,7 @@ SMALL_DIT = ["model.hidden=16", "model.depth=2", "model.heads=2"]
 SMALL_UNET = ["model.channels=8", "model.blocks=1", "model.multipliers=[1,2]", "model.attention=[4]"]
 SMALL = {
     "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
+    "model=song_unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
     "model=cnn": ["dataloaders=digits", "dataloaders.batch_size=4", "model.channels=8"],
     **{
         f"model=dit_{size}": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_DIT]
@@ -162,7 +163,7 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
     assert bool(values) == (option != "none") and (not values or any(k.endswith("_floor") for k in values))
 
 
-SMALL_MODELS = {".UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"]}
+SMALL_MODELS = {"UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"]}
 
 
 @pytest.mark.parametrize("option", options("experiment"))

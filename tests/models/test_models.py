@@ -27,6 +27,8 @@ SMALL["cnn"] = {"channels": 8, "blocks": 2, "dropout": 0.1}
 SHAPES |= {"dit_s": [4, 8, 3], "imf_dit": [4, 8, 3]}
 SMALL["dit_s"] = {"hidden": 16, "depth": 2, "heads": 2}
 SMALL["imf_dit"] = {**SMALL["dit_s"], "head_depth": 1}
+SHAPES["song_unet"] = [8, 8, 3]
+SMALL["song_unet"] = {**SMALL["unet"], "attention": [8]}
 NAMES = sorted({file.stem for file in CONFIGS.glob("*.yaml")} - OTHERS)
 PARAMETERS = {  # (name, shape): count, by hand for the perceptrons
     ("mlp", (2,)): 4 * 256 + 256 + 2 * (256 * 256 + 256) + 256 * 2 + 2,
