@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from models.checkpointing import checkpointed
 from models.elementary import gelu, layer_norm
 from models.layers import check_sample, check_times, class_embedding
 from models.tokens import (
@@ -70,8 +71,9 @@ class DiT(nn.Module):
 
     shape: [height, width, channels], latents or pixels. patch: edge of a patch in pixels, which divides the image.
     hidden: width, a multiple of 4. ratio: of the perceptrons' width to `hidden`. classes: 0, or their number (one more
-    is added for "no class"). Published sizes as depth / hidden / heads: S 12/384/6, B 12/768/12, M 16/1024/16,
-    L 24/1024/16, XL 28/1152/16. Raises UsageError for sizes that don't divide.
+    is added for "no class"). checkpoint: each block's insides are computed anew in the backward pass, not kept.
+    Published sizes as depth / hidden / heads: S 12/384/6, B 12/768/12, M 16/1024/16, L 24/1024/16, XL 28/1152/16.
+    Raises UsageError for sizes that don't divide.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class DiT(nn.Module):
         heads: int = 12,
         ratio: float = 4.0,
         classes: int = 0,
+        checkpoint: bool = False,
     ):
         super().__init__()
+        self.checkpoint = checkpoint
         self.shape, self.patch = patched_shape(self, shape, patch), patch
         check_heads(self, hidden, heads, multiple=1)
         if hidden % 4:
@@ -108,6 +112,6 @@ class DiT(nn.Module):
         h = self.enter(patchify(x, self.patch).astype(self.enter.weight.dtype))
         h = h + self._positions.astype(h.dtype)
         for block in self.blocks:
-            h = block(h, condition)
+            h = checkpointed(block, h, condition) if self.checkpoint else block(h, condition)
         shift, scale = mx.split(self.modulate(condition)[:, None, :], 2, axis=-1)
         return unpatchify(self.leave(modulated(h, shift, scale)), self.patch, self.shape)

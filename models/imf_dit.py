@@ -7,6 +7,7 @@ No adaLN: tokens for the class, the guidance and the times come before the patch
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.checkpointing import checkpointed
 from models.elementary import silu
 from models.layers import ClassEmbedding, check_sample, check_times, class_embedding
 from models.tokens import NumberEmbedding, check_heads, normal_linear, patched_shape, patchify, unpatchify
@@ -55,8 +56,9 @@ class Block(nn.Module):
 class Head(nn.Module):
     """The last blocks, a norm and a linear layer that starts at zero: (B, L, D) -> (B, L - skip, outputs)."""
 
-    def __init__(self, hidden: int, heads: int, ratio: float, depth: int, outputs: int):
+    def __init__(self, hidden: int, heads: int, ratio: float, depth: int, outputs: int, checkpoint: bool):
         super().__init__()
+        self.checkpoint = checkpoint
         self.blocks = [Block(hidden, heads, ratio) for _ in range(depth)]
         self.norm = nn.RMSNorm(hidden, EPS)
         self.leave = normal_linear(hidden, outputs, 0)
@@ -64,7 +66,7 @@ class Head(nn.Module):
     def __call__(self, x: mx.array, skip: int) -> mx.array:
         """x (B, L, D); the first `skip` tokens are conditions, which nothing comes out of."""
         for block in self.blocks:
-            x = block(x)
+            x = checkpointed(block, x) if self.checkpoint else block(x)
         return self.leave(self.norm(x[:, skip:]))
 
 
@@ -75,7 +77,8 @@ class IMFDiT(nn.Module):
     way to u, of which the last `head_depth` are its head; the head of v has as many of its own. ratio: of SwiGLU's
     width to `hidden`. classes: 0, or their number (one more is added for "no class").
     Published sizes as depth / hidden / heads: B 12/768/12, M 24/768/12, L 32/1024/16, XL 48/1024/16, head_depth 8.
-    Of the times it sees the interval t - r alone. Raises UsageError for sizes that don't divide.
+    checkpoint: each block's insides are computed anew in the backward pass, not kept. Of the times it sees the interval
+    t - r alone. Raises UsageError for sizes that don't divide.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class IMFDiT(nn.Module):
         head_depth: int = 8,
         ratio: float = 8 / 3,
         classes: int = 0,
+        checkpoint: bool = False,
     ):
         super().__init__()
+        self.checkpoint = checkpoint
         self.shape, self.patch = patched_shape(self, shape, patch), patch
         check_heads(self, hidden, heads, multiple=2)
         if not 0 <= head_depth <= depth:
@@ -104,8 +109,8 @@ class IMFDiT(nn.Module):
             self.label.weight = mx.random.normal((classes + 1, hidden)) * std
         self.tokens = {name: mx.random.normal((count, hidden)) * std for name, count in TOKENS.items()}
         self.blocks = [Block(hidden, heads, ratio) for _ in range(depth - head_depth)]
-        self.u_head = Head(hidden, heads, ratio, head_depth, values)
-        self.v_head = Head(hidden, heads, ratio, head_depth, values)
+        self.u_head = Head(hidden, heads, ratio, head_depth, values, checkpoint)
+        self.v_head = Head(hidden, heads, ratio, head_depth, values, checkpoint)
 
     def conditions(self, times: mx.array, label, guidance, interval) -> mx.array:
         """The 20 tokens in front of the patches, (B, 20, D); [lo, hi] enters as [1-hi, 1-lo], as with noise at t=1."""
@@ -131,7 +136,7 @@ class IMFDiT(nn.Module):
         patches = self.enter(patchify(x, self.patch).astype(self.enter.weight.dtype))
         h = mx.concatenate([self.conditions(times, label, guidance, interval), patches], axis=1)
         for block in self.blocks:
-            h = block(h)
+            h = checkpointed(block, h) if self.checkpoint else block(h)
         skip = sum(TOKENS.values())
         u = unpatchify(self.u_head(h, skip), self.patch, self.shape)
         return (u, unpatchify(self.v_head(h, skip), self.patch, self.shape)) if velocity_head else u

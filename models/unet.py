@@ -8,6 +8,7 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.checkpointing import checkpointed
 from models.group_norm import GroupNorm
 from models.layers import (
     Conv2d,
@@ -83,7 +84,8 @@ class UNet(nn.Module):
     multipliers: channels of each resolution over `channels`; between two entries the image is halved.
     blocks: stages per resolution (one more in the decoder). attention: heights (pixels) at which stages attend;
     the middle always does. decoder_attention: in the decoder "every" stage of those heights attends, or only the "last"
-    (51.0M). classes: 0, or the number of classes (one more is added for "no class").
+    (51.0M). classes: 0, or the number of classes (one more is added for "no class"). checkpoint: each stage's insides
+    are computed anew in the backward pass, not kept.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         classes: int = 0,
         decoder_attention: Literal["every", "last"] = "every",
+        checkpoint: bool = False,
     ):
         super().__init__()
+        self.checkpoint = checkpoint
         self.shape = image_shape(self, shape)
         height, width, colours = self.shape
         halvings = len(multipliers) - 1
@@ -148,20 +152,25 @@ class UNet(nn.Module):
         times = check_times(x, times)
         keys = iter([None] * self.stages if key is None else mx.random.split(key, self.stages))
         embedding = nn.silu(self.label(self.time(times), label))
+
+        def run(stage: Stage, h: mx.array) -> mx.array:
+            key = next(keys)
+            return checkpointed(stage, h, embedding, key) if self.checkpoint else stage(h, embedding, key)
+
         h = self.enter(x.astype(self.enter.weight.dtype))
         left = [h]
         for level, stages in enumerate(self.down):
             for stage in stages:
-                h = stage(h, embedding, next(keys))
+                h = run(stage, h)
                 left.append(h)
             if level < len(self.halve):
                 h = self.halve[level](h)
                 left.append(h)
         for stage in self.middle:
-            h = stage(h, embedding, next(keys))
+            h = run(stage, h)
         for level, stages in enumerate(self.up):
             for stage in stages:
-                h = stage(mx.concatenate([h, left.pop()], axis=-1), embedding, next(keys))
+                h = run(stage, mx.concatenate([h, left.pop()], axis=-1))
             if level < len(self.grow):
                 h = self.grow[level](double(h))
         return self.leave(self.norm(h, silu=True))
