@@ -41,12 +41,12 @@ class GroupNorm(nn.Module):
     def __call__(self, x: mx.array, silu: bool = False, scale=None, shift=None) -> mx.array:
         """act(norm(x) (1 + scale) + shift), (B, H, W, C) -> its shape and dtype; scale and shift (B, C) or None."""
         if self.mode == "fused" or self.mode == "auto" and fits(x, self.groups):
-            rows = (x.shape[0], x.shape[-1])
-            a, d = (mx.broadcast_to(p.astype(mx.float32), rows) for p in (self.weight, self.bias))
+            a, d = (p.astype(mx.float32)[None] for p in (self.weight, self.bias))
             if scale is not None:
                 a, d = a * (1 + scale.astype(mx.float32)), d * (1 + scale.astype(mx.float32))
             if shift is not None:
                 d = d + shift.astype(mx.float32)
+                a = mx.broadcast_to(a, d.shape)
             return fused(KERNELS, self.groups, self.eps, silu)(x, a, d)[0]
         wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
         y = wide.reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
@@ -72,7 +72,7 @@ def fits(x: mx.array, groups: int) -> bool:
 
 @lru_cache
 def fused(kernels: ModuleType, groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
-    """f(x (B, H, W, C), a (B, C), d (B, C)) -> [act(a xhat + d), statistics], with derivatives of its own.
+    """f(x (B, H, W, C), a, d (B or 1, C)) -> [act(a xhat + d), statistics], with derivatives of its own.
 
     kernels: forward, backward and tangent, as group_norm_cuda has them. The jvp can't be differentiated again on CUDA
     (MLX says so); under vmap there is no rule, and MLX's error says that too.

@@ -1,6 +1,8 @@
 """Group normalisation, its gradient and its jvp as one CUDA kernel each, for (B, H, W, C) with affine rows and SiLU.
 
-    y = act(A xhat + D),   xhat = (x - mean) / std over a group's channels and all pixels,   A, D (B, C) float32
+    y = act(A xhat + D),   xhat = (x - mean) / std over a group's channels and all pixels,   A, D float32
+
+A and D are (B, C), or (1, C) for all images alike.
 
 A block takes one image and a slab of whole groups, about 64 channels; a thread takes 8 neighbouring channels and every
 R-th pixel. Each kernel reads its image twice: the second time it comes from the L2 cache.
@@ -27,9 +29,10 @@ __device__ inline float slope(float z, bool silu) {
 __device__ inline float value(float z, bool silu) { return silu ? z / (1.0f + __expf(-z)) : z; }
 """
 
-# What every kernel begins with. dims: B, P pixels, C channels, channels of a group, channels of a slab, R pixel rows.
+# What every kernel begins with. dims: P pixels, C channels, channels of a group, channels of a slab, R pixel rows, and
+# the distance between the rows of A (and D) for two images, C or 0.
 BEGIN = r"""
-  const int P = dims[1], C = dims[2], per = dims[3], slab = dims[4], R = dims[5];
+  const int P = dims[0], C = dims[1], per = dims[2], slab = dims[3], R = dims[4], lead = dims[5];
   const int V = slab / 8, slabs = C / slab, groups = slab / per, vectors = per / 8;
   const int image = blockIdx.x / slabs, first = (blockIdx.x % slabs) * slab;
   const int column = threadIdx.x % V, row = threadIdx.x / V;
@@ -74,8 +77,8 @@ FORWARD = r"""
   const float rstd = rsqrtf(fmaxf(totals[1][group] / count - shift * shift, 0.0f) + eps[0]);
   float a[8], d[8];
   for (int i = 0; i < 8; i++) {
-    a[i] = A[size_t(image) * C + channel + i] * rstd;
-    d[i] = D[size_t(image) * C + channel + i] - a[i] * mean;
+    a[i] = A[size_t(image) * lead + channel + i] * rstd;
+    d[i] = D[size_t(image) * lead + channel + i] - a[i] * mean;
   }
   for (int p = row; p < P; p += R) {
     Eight<T> in = *reinterpret_cast<const Eight<T>*>(x + start + size_t(p) * C), out;
@@ -95,8 +98,8 @@ BACKWARD = r"""
   const float mean = of[0], rstd = of[1];
   float a[8], d[8], by_a[8], by_d[8];
   for (int i = 0; i < 8; i++) {
-    a[i] = A[size_t(image) * C + channel + i];
-    d[i] = D[size_t(image) * C + channel + i];
+    a[i] = A[size_t(image) * lead + channel + i];
+    d[i] = D[size_t(image) * lead + channel + i];
     by_a[i] = by_d[i] = 0.0f;
   }
   for (int p = row; p < P; p += R) {
@@ -123,8 +126,9 @@ BACKWARD = r"""
     const size_t at = size_t(image) * C + first + c;
     dA[at] = total_a;
     dD[at] = total_d;
-    totals[0][c] = A[at] * total_a;
-    totals[1][c] = A[at] * total_d;
+    const float by = A[size_t(image) * lead + first + c];
+    totals[0][c] = by * total_a;
+    totals[1][c] = by * total_d;
   }
   __syncthreads();
   float along = 0.0f, level = 0.0f;  // means over the group of gz A xhat and of gz A
@@ -169,7 +173,7 @@ TANGENT = r"""
   const float along = (totals[3][group] / count - shift * level) * rstd;  // mean of t xhat
   float a[8], d[8], da[8], dd[8];
   for (int i = 0; i < 8; i++) {
-    const size_t at = size_t(image) * C + channel + i;
+    const size_t at = size_t(image) * lead + channel + i;
     a[i] = A[at];
     d[i] = D[at];
     da[i] = tA[at];
@@ -219,7 +223,8 @@ def launch(name: str, body: str, inputs: dict, outputs: dict, x: mx.array, group
     assert slab is not None
     rows = rows_of(slab)
     threads, blocks = slab // WIDTH * rows, x.shape[0] * channels // slab
-    sizes = [x.shape[0], x.size // (x.shape[0] * channels), channels, channels // groups, slab, rows]
+    lead = channels if len(inputs["A"]) == x.shape[0] else 0
+    sizes = [x.size // (x.shape[0] * channels), channels, channels // groups, slab, rows, lead]
     call = kernel(name, (*inputs, "dims"), tuple(outputs), body)
     return call(
         inputs=[*inputs.values(), mx.array(sizes, mx.int32)],
@@ -241,8 +246,10 @@ def forward(x, a, d, groups: int, eps: float, silu: bool) -> list[mx.array]:
 def backward(x, a, d, stats, g, groups: int, silu: bool) -> list[mx.array]:
     """Gradients by x, a and d of the sum of g y."""
     inputs = {"x": x, "g": g, "A": a, "D": d, "stats": stats}
-    outputs = {"dx": (x.shape, x.dtype), "dA": (a.shape, mx.float32), "dD": (d.shape, mx.float32)}
-    return launch("backward", BACKWARD, inputs, outputs, x, groups, silu)
+    rows = (x.shape[0], x.shape[-1])
+    outputs = {"dx": (x.shape, x.dtype), "dA": (rows, mx.float32), "dD": (rows, mx.float32)}
+    dx, da, dd = launch("backward", BACKWARD, inputs, outputs, x, groups, silu)
+    return [dx, *(v if v.shape == a.shape else v.sum(axis=0, keepdims=True) for v in (da, dd))]
 
 
 def tangent(x, a, d, t, ta, td, groups: int, eps: float, silu: bool) -> mx.array:

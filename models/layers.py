@@ -85,7 +85,7 @@ def convolution(stride: int, padding: int, groups: int, convolve_weights: bool) 
         if convolve_weights:
             # w_bar[o, i, j, c] = sum_nhv x[n, h+i, v+j, c] cotangent[n, h, v, o]: batch and channel axes swap.
             swapped = mx.conv2d(x.transpose(3, 1, 2, 0), cotangent.transpose(3, 1, 2, 0), padding=padding)
-            return x_bar, swapped.transpose(3, 1, 2, 0)
+            return x_bar, mx.contiguous(swapped.transpose(3, 1, 2, 0))  # a strided gradient slows the optimizer down
         _, (w_bar,) = mx.vjp(lambda b: plain(x, b), [w], [cotangent])
         return x_bar, w_bar
 

@@ -31,7 +31,8 @@ def backward(x, a, d, statistics, g, groups: int, silu: bool) -> list[mx.array]:
     z = a[:, None, None] * xhat + d[:, None, None]
     gz = g.astype(mx.float32) * (silu_slope(z) if silu else 1)
     dx = centred(gz * a[:, None, None], xhat, groups, statistics)
-    return [dx.astype(x.dtype), (gz * xhat).sum(axis=(1, 2)), gz.sum(axis=(1, 2))]
+    sums = ((gz * xhat).sum(axis=(1, 2)), gz.sum(axis=(1, 2)))
+    return [dx.astype(x.dtype), *(v if v.shape == a.shape else v.sum(axis=0, keepdims=True) for v in sums)]
 
 
 def tangent(x, a, d, t, ta, td, groups: int, eps: float, silu: bool) -> mx.array:

@@ -68,6 +68,23 @@ def test_formulas_of_the_kernels_equal_autodiff(size, silu, monkeypatch):
         close(found, wanted, 2e-4)
 
 
+@pytest.mark.parametrize("modulated", ["", "scale", "shift"])
+def test_gradients_of_the_weights_with_and_without_modulation(modulated, monkeypatch):
+    norm, x = module(16, 2), normal(3, 4, 4, 16)
+    given = {modulated: normal(3, 16, seed=3)} if modulated else {}
+
+    def loss(weights):
+        norm.update(weights)
+        return mx.square(norm(x, **given)).sum()
+
+    wanted = mx.grad(loss)(dict(norm.trainable_parameters()))
+    monkeypatch.setattr(GroupNorm, "mode", "fused")
+    monkeypatch.setattr(group_norm, "KERNELS", formulas)
+    found = mx.grad(loss)(dict(norm.trainable_parameters()))
+    for name in wanted:
+        close(found[name], wanted[name], 2e-4)
+
+
 def test_formulas_differentiate_in_one_argument_and_when_compiled():
     f = fused(formulas, 2, 1e-6, True)
     x, a, d, t = normal(2, 3, 3, 16), normal(2, 16, seed=1), normal(2, 16, seed=2), normal(2, 3, 3, 16, seed=3)
