@@ -71,9 +71,9 @@ class TwoSample(Evaluator):
     """Compares a run's samples with data of equal size, beside the floor: what data scores against data.
 
     count: rows a side. floor_pairs: pairs of held-out and training draws that the floor is the mean of (0: no floor).
-    steps: the run's own solver with so many steps each, reported as "<metric>_<n>step". solvers: by name, each reported
-    as "<metric>/<name>". Neither: the run's own as it is, as "<metric>". batch: rows sampled at once. Data and floor
-    depend on the data alone and are kept between calls.
+    steps: the run's own fixed-step solver with so many steps each, reported as "<metric>_<n>step". solvers: by name,
+    each reported as "<metric>/<name>". Neither: the run's own as it is, as "<metric>". batch: rows sampled at once.
+    Data and floor depend on the data alone and are kept between calls.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from PIL import Image
 from trackio.sqlite_storage import SQLiteStorage
 
 import launcher
-from scripts import pictures, sample, visualize
+from scripts import evaluate, pictures, sample, visualize
 from scripts.compose import compose
 from scripts.sampling import jumps_of, label_of
 from solvers.average import Average
@@ -168,3 +168,25 @@ def test_texts_are_read():
     assert (label_of("-1"), label_of("uniform"), label_of(None)) == (-1, "uniform", None)
     keys = [line.split("=")[0].strip() for line in str(visualize.__doc__).splitlines() if line.startswith("  ")]
     assert set(visualize.Settings.__dataclass_fields__) <= set(keys)
+
+
+def test_a_class_conditional_run_is_judged_in_one_and_more_steps(images, tmp_path, capsys):
+    out = tmp_path / "metrics.json"
+    small = [
+        "evaluation=digits",
+        "evaluation.count=40",
+        "evaluation.floor_pairs=1",
+        "evaluation.metrics=[fd,precision]",
+    ]
+    command = [f"checkpoint={images}", "device=cpu", f"out={out}", *small]
+    assert evaluate.main([*command, "evaluation.steps=[1,2]"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if "_pixels_40_" in line}
+    assert set(rows) == {f"eval/{m}_pixels_40_{n}step" for m in ("fd", "precision") for n in (1, 2)}
+    assert all(len(numbers) == 2 for numbers in rows.values())  # the value and its floor
+    several = json.loads(out.read_text())["metrics"]
+    for steps in (1, 2):  # as the run's own solver set to so many
+        assert evaluate.main([*command, "evaluation.steps=[3]", f"solver.steps={steps}"]) == 0
+        assert "eval/fd_pixels_40_3step" in json.loads(out.read_text())["metrics"]
+        assert evaluate.main([*command, f"solver.steps={steps}"]) == 0
+        alone = json.loads(out.read_text())["metrics"]["eval/fd_pixels_40"]
+        assert alone == pytest.approx(several[f"eval/fd_pixels_40_{steps}step"], rel=1e-6)
