@@ -7,8 +7,8 @@ from scripts.compose import compose, options
 CIFAR10 = [name for name in options("experiment") if name.startswith("cifar10_unet_")]
 
 
-def composed(name, *overrides):
-    return compose(["run_name=t", f"experiment={name}", *overrides])
+def composed(name):
+    return compose(["run_name=t", f"experiment={name}"])
 
 
 @pytest.mark.parametrize("name", CIFAR10)
@@ -26,9 +26,10 @@ IMAGENET = {"s": 1, "b": 2, "l": 4, "xl": 8}  # accumulated micro-batches
 
 @pytest.mark.parametrize("size", list(IMAGENET))
 def test_imagenet_follows_the_published_recipe(size):
-    ours = composed(f"imagenet_dit_{size}_meanflow", "dataloaders=digits", f"batch_size={256 // IMAGENET[size]}")
-    assert ours.model == compose(["run_name=t", f"model=dit_{size}", "dataloaders=digits"]).model
-    assert ours.accumulate == IMAGENET[size]
+    ours = composed(f"imagenet_dit_{size}_meanflow")
+    assert ours.model == compose(["run_name=t", f"model=dit_{size}", "dataloaders=imagenet_latents"]).model
+    assert (*ours.model.shape, ours.model.classes) == (32, 32, 4, 1000)
+    assert ours.accumulate == IMAGENET[size] and ours.dataloaders.batch_size * ours.accumulate == 256
     update, loss = ours.optimizer, ours.loss
     assert update.optimizer._target_ == "mlx.optimizers.AdamW" and update.optimizer.weight_decay == 0
     assert (update.learning_rate, update.schedule, update.clip) == (1e-4, None, None)
@@ -37,3 +38,12 @@ def test_imagenet_follows_the_published_recipe(size):
     assert (loss.pairs.times.mu, loss.pairs.times.sigma) == (0.4, 1.0)  # the published mean is -.4: noise at t=1
     guided = (loss.omega, loss.kappa, loss.guided_from, loss.guided_to)
     assert guided == ((0.2, 0.92, 0.25, 1.0) if size == "xl" else (1.0, 0.5, 0.0, 1.0))
+
+
+def test_imagenet_improved_meanflow_follows_the_published_recipe():
+    ours = composed("imagenet_imf_dit_b")
+    assert ours.dataloaders.batch_size * ours.accumulate == 1024
+    assert ours.optimizer.schedule.warmup == 10 * (1_281_167 // 1024)  # 10 epochs
+    loss = ours.loss
+    assert (loss.velocity_head, loss.guidance_max, loss.jvp_share, loss.label_dropout) == (True, 8.0, 0.5, 0.1)
+    assert (loss.guidance, loss.guided_from, loss.guided_to) == (8.0, 0.35, 0.6)
