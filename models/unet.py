@@ -31,14 +31,14 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    """x + self-attention over all pixels."""
+    """x + self-attention over all pixels; groups: of its GroupNorm, None for the default."""
 
-    def __init__(self, channels: int, heads: int):
+    def __init__(self, channels: int, heads: int, groups: int | None = None):
         super().__init__()
         if channels % heads:
             raise UsageError(f"UNet: heads must divide the {channels} channels at an attention level, got {heads}.")
         self.heads = heads
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, groups)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.leave = zero_linear(channels, channels)
 

@@ -25,6 +25,8 @@ TINY = [
 ]  # fmt: skip
 SMALL_DIT = ["model.hidden=16", "model.depth=2", "model.heads=2"]
 SMALL_UNET = ["model.channels=8", "model.blocks=1", "model.multipliers=[1,2]", "model.attention=[4]"]
+SMALL_AUTOENCODER = ["model.channels=[8,16]", "model.blocks=1"]
+IMAGES_8 = ["dataloaders=digits", "dataloaders.batch_size=4"]
 SMALL = {
     "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
     "model=song_unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
@@ -40,6 +42,9 @@ SMALL = {
     "dataloaders=image_folder": ["dataloaders.classes=2"],
     "dataloaders=imagenet": ["dataloaders.classes=2", "dataloaders.train.size=16"],
     "dataloaders=celeba": ["dataloaders.train.size=16"],
+    "model=autoencoder": [*IMAGES_8, *SMALL_AUTOENCODER, "loss=autoencoder"],
+    "model=vae": [*IMAGES_8, *SMALL_AUTOENCODER, "loss=autoencoder", "model.groups=4", "model.weights=null"],
+    "loss=autoencoder": [*IMAGES_8, "model=autoencoder", *SMALL_AUTOENCODER],
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
 }
