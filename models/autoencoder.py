@@ -4,7 +4,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.codec import Decoder, Encoder
-from models.layers import Conv2d, check_sample, image_shape
+from models.convolution import Conv2d
+from models.layers import check_sample, image_shape
 from runtime.errors import UsageError
 
 LOGVAR = (-30.0, 20.0)  # bounds of the log-variance, diffusers' own

@@ -3,8 +3,9 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.convolution import Conv2d
 from models.group_norm import GroupNorm
-from models.layers import Conv2d, Dropout, check_sample, class_embedding, image_shape, join_times
+from models.layers import Dropout, check_sample, class_embedding, image_shape, join_times
 
 
 class ConvBlock(nn.Module):

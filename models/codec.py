@@ -6,8 +6,8 @@ After latent diffusion (arXiv 2112.10752, appendix E); the layout is that of dif
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.convolution import Conv2d
 from models.group_norm import GroupNorm
-from models.layers import Conv2d
 from models.unet import Attention, double
 
 

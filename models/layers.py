@@ -4,9 +4,7 @@ Randomness comes in as a key; a layer computes in the dtype of its weights.
 """
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,7 +12,6 @@ import mlx.nn as nn
 from runtime.errors import UsageError
 
 Activation = Literal["silu", "gelu", "relu", "selu", "tanh"]
-Bilinear = Callable[[mx.array, mx.array], mx.array]
 
 
 def activation_named(name: Activation):
@@ -52,88 +49,6 @@ def join_times(x: mx.array, times: mx.array | None) -> mx.array:
     """The unified input: (B, D) and (B, 2) -> (B, D+2); (B, H, W, C) and (B, 2) -> (B, H, W, C+2), in x's dtype."""
     pair = check_times(x, times).astype(x.dtype).reshape(x.shape[0], *[1] * (x.ndim - 2), 2)
     return mx.concatenate([x, mx.broadcast_to(pair, (*x.shape[:-1], 2))], axis=-1)
-
-
-@lru_cache
-def convolution(stride: int, padding: int, groups: int, convolve_weights: bool) -> Bilinear:
-    """A 2-D convolution f(x (B, H, W, C), w (O, kh, kw, C / groups)) with its own jvp and vjp (MLX has no jvp).
-
-    convolve_weights: weight gradient as one convolution, not unfolded patches and a matmul (stride 1, groups 1).
-    """
-
-    def plain(x, w):
-        return mx.conv2d(x, w, stride=stride, padding=padding, groups=groups)
-
-    @mx.custom_function
-    def convolve(x, w):
-        # Without stop_gradient the tape would walk into this body and ask mx.conv2d for its missing jvp.
-        return plain(mx.stop_gradient(x), mx.stop_gradient(w))
-
-    typed = cast(Bilinear, convolve)  # MLX's stub says that it returns an object
-
-    @convolve.jvp
-    def _(primals, tangents):
-        x, w = primals
-        dx, dw = tangents
-        terms = [] if dx is None else [typed(dx, w)]  # bilinear: f(dx, w) + f(x, dw)
-        return sum(terms[1:], terms[0]) if dw is None else sum(terms, typed(x, dw))
-
-    @convolve.vjp
-    def _(primals, cotangent, _output):
-        x, w = primals
-        _, (x_bar,) = mx.vjp(lambda a: plain(a, w), [x], [cotangent])
-        if convolve_weights:
-            # w_bar[o, i, j, c] = sum_nhv x[n, h+i, v+j, c] cotangent[n, h, v, o]: batch and channel axes swap.
-            swapped = mx.conv2d(x.transpose(3, 1, 2, 0), cotangent.transpose(3, 1, 2, 0), padding=padding)
-            return x_bar, mx.contiguous(swapped.transpose(3, 1, 2, 0))  # a strided gradient slows the optimizer down
-        _, (w_bar,) = mx.vjp(lambda b: plain(x, b), [w], [cotangent])
-        return x_bar, w_bar
-
-    return typed
-
-
-class Conv2d(nn.Module):
-    """nn.Conv2d, (B, H, W, C) -> (B, H', W', O), which also has a jvp.
-
-    `Conv2d.weight_gradient` (class attribute, read while tracing) chooses how the weight gradient is computed where
-    the stride is 1: "convolution", "unfold" (MLX's own: patches and a matmul) or "auto": a convolution except on Metal,
-    where nobody has measured it. Measured, as a share of unfold's time: about a quarter on one H100 (bf16, 3x3, 128
-    channels), 15% to 115% on a CPU, depending on the size.
-    """
-
-    weight_gradient: str = "auto"
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int = 3,
-        stride: int = 1,
-        padding: int | None = None,
-        groups: int = 1,
-        bias: bool = True,
-        zero: bool = False,
-    ):
-        super().__init__()
-        if inputs % groups or outputs % groups:
-            raise UsageError(
-                f"Conv2d: groups must divide the channels in ({inputs}) and out ({outputs}), got {groups}."
-            )
-        self.stride, self.groups = stride, groups
-        self.padding = kernel // 2 if padding is None else padding
-        bound = 0.0 if zero else 1 / math.sqrt(inputs // groups * kernel * kernel)
-        self.weight = mx.random.uniform(-bound, bound, (outputs, kernel, kernel, inputs // groups))
-        if bias:
-            self.bias = mx.zeros(outputs)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) -> (B, H', W', O)."""
-        wanted = (
-            not mx.metal.is_available() if self.weight_gradient == "auto" else self.weight_gradient == "convolution"
-        )
-        swap = wanted and self.stride == 1 and self.groups == 1
-        y = convolution(self.stride, self.padding, self.groups, swap)(x, self.weight)
-        return y + self.bias if "bias" in self else y
 
 
 class Dropout(nn.Module):

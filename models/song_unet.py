@@ -9,8 +9,9 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.convolution import Conv2d
 from models.group_norm import GroupNorm
-from models.layers import Conv2d, Dropout, check_sample, check_times, class_embedding, image_shape
+from models.layers import Dropout, check_sample, check_times, class_embedding, image_shape
 from models.linear import Linear
 from models.tokens import normal_linear
 from runtime.errors import UsageError

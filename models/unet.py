@@ -9,9 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.checkpointing import checkpointed
+from models.convolution import Conv2d
 from models.group_norm import GroupNorm
 from models.layers import (
-    Conv2d,
     Dropout,
     TimeEmbedding,
     check_sample,
