@@ -168,7 +168,8 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
     assert bool(values) == (option != "none") and (not values or any(k.endswith("_floor") for k in values))
 
 
-SMALL_MODELS = {"UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"]}
+SMALL_MODELS = {"UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"],
+                ".Autoencoder": SMALL_AUTOENCODER}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", options("experiment"))
