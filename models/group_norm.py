@@ -40,7 +40,7 @@ class GroupNorm(nn.Module):
 
     def __call__(self, x: mx.array, silu: bool = False, scale=None, shift=None) -> mx.array:
         """act(norm(x) (1 + scale) + shift), (B, H, W, C) -> its shape and dtype; scale and shift (B, C) or None."""
-        if self.mode == "fused" or self.mode == "auto" and fits(x, self.groups):
+        if self.runs_fused(x):
             a, d = (p.astype(mx.float32)[None] for p in (self.weight, self.bias))
             if scale is not None:
                 a, d = a * (1 + scale.astype(mx.float32)), d * (1 + scale.astype(mx.float32))
@@ -59,6 +59,18 @@ class GroupNorm(nn.Module):
             y = y + shift[:, None, None, :]
         return nn.silu(y) if silu else y
 
+    def runs_fused(self, x: mx.array) -> bool:
+        """Whether the kernels take x; raises UsageError for an unknown mode, and for "fused" where they don't fit."""
+        if self.mode not in ("auto", "fused", "plain"):
+            raise UsageError(f"GroupNorm.mode must be auto, fused or plain, got {self.mode!r}.")
+        possible = KERNELS is not group_norm_cuda or fits(x, self.groups)
+        if self.mode == "fused" and not possible:
+            raise UsageError(
+                "GroupNorm.mode=fused needs an NVIDIA GPU, float32, bfloat16 or float16, and a multiple of 8 channels "
+                f"to a group; got {mx.default_device()}, {x.dtype} and {x.shape[-1]} channels in {self.groups} groups."
+            )
+        return self.mode == "fused" or self.mode == "auto" and fits(x, self.groups)
+
 
 def fits(x: mx.array, groups: int) -> bool:
     """Whether the CUDA kernels can run here on x."""
@@ -70,28 +82,85 @@ def fits(x: mx.array, groups: int) -> bool:
     )
 
 
+def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
+    """What `fused` computes, in MLX's operations, from which all derivatives beyond the kernels' own are taken."""
+
+    def f(x, a, d):
+        wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
+        y = wide.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+        mean = y.mean(axis=(1, 3), keepdims=True)
+        y = y - mean
+        rstd = mx.rsqrt(mx.square(y).mean(axis=(1, 3), keepdims=True) + eps)
+        z = (y * rstd).reshape(x.shape) * a[:, None, None] + d[:, None, None]
+        statistics = mx.concatenate([mean, rstd], axis=-1).squeeze(1)
+        return [(z * mx.sigmoid(z) if silu else z).astype(x.dtype), statistics]
+
+    return f
+
+
+def derived(kernel: Callable, plain: Callable) -> Callable[..., list[mx.array]]:
+    """A kernel, a function of arrays that gives a list, whose jvp, vjp and vmap are those of the operations `plain`."""
+
+    @mx.custom_function
+    def f(*arrays):
+        # without stop_gradient MLX would differentiate this body instead
+        return kernel(*(mx.stop_gradient(v) for v in arrays))
+
+    @f.jvp
+    def _(primals, tangents):
+        return mx.jvp(plain, primals, filled(primals, tangents))[1]
+
+    @f.vjp
+    def _(primals, cotangents, _outputs):
+        return mx.vjp(plain, primals, cotangents)[1]
+
+    @f.vmap
+    def _(inputs, axes):
+        found = mx.vmap(plain, in_axes=tuple(axes))(*inputs)
+        return found, [0] * len(found)
+
+    return cast(Callable[..., list[mx.array]], f)
+
+
+def filled(primals, tangents) -> list[mx.array]:
+    """The tangents, zeros where there is none."""
+    return [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+
+
 @lru_cache
 def fused(kernels: ModuleType, groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
-    """f(x (B, H, W, C), a, d (B or 1, C)) -> [act(a xhat + d), statistics], with derivatives of its own.
+    """f(x (B, H, W, C), a, d (B or 1, C)) -> [act(a xhat + d), statistics without derivatives].
 
-    kernels: forward, backward and tangent, as group_norm_cuda has them. The jvp can't be differentiated again on CUDA
-    (MLX says so); under vmap there is no rule, and MLX's error says that too.
+    kernels: forward, backward and tangent, as group_norm_cuda has them, are its values, vjp and jvp. Derivatives of
+    these two, and everything under vmap, are those of MLX's operations: right, but not fast.
     """
+    plain = expression(groups, eps, silu)
+    tangent = derived(
+        lambda *arrays: [kernels.tangent(*arrays, groups, eps, silu)],
+        lambda *arrays: mx.jvp(lambda *p: plain(*p)[0], list(arrays[:3]), list(arrays[3:]))[1],
+    )
+    backward = derived(
+        lambda *arrays: kernels.backward(*arrays, groups, silu),
+        # the statistics are functions of x here, which is what makes its second derivatives right
+        lambda x, a, d, _, g: mx.vjp(lambda *p: plain(*p)[0], [x, a, d], [g])[1],
+    )
 
     @mx.custom_function
     def f(x, a, d):
-        # without stop_gradient MLX would differentiate this body instead
-        x, a, d = (mx.stop_gradient(v) for v in (x, a, d))
+        x, a, d = (mx.stop_gradient(v) for v in (x, a, d))  # as in `derived`
         return kernels.forward(x, a, d, groups, eps, silu)
 
     @f.jvp
     def _(primals, tangents):
-        t, ta, td = (mx.zeros_like(p) if v is None else v for p, v in zip(primals, tangents, strict=True))
         statistics = mx.zeros((primals[0].shape[0], groups, 2))
-        return [kernels.tangent(*primals, t, ta, td, groups, eps, silu), statistics]
+        return [*tangent(*primals, *filled(primals, tangents)), statistics]
 
     @f.vjp
     def _(primals, cotangents, outputs):
-        return kernels.backward(*primals, outputs[1], cotangents[0], groups, silu)
+        return backward(*primals, mx.stop_gradient(outputs[1]), cotangents[0])
+
+    @f.vmap
+    def _(inputs, axes):
+        return mx.vmap(plain, in_axes=tuple(axes))(*inputs), [0, 0]
 
     return cast(Callable[..., list[mx.array]], f)
