@@ -70,7 +70,9 @@ def work(arguments: list[str]) -> None:
     if not hasattr(type(model), "encode"):
         raise UsageError(f"{type(model).__name__} has no encode(x) -> (mean, std); needed an autoencoder such as vae.")
     model.train(False)
-    encode = mx.compile(model.encode)
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu  # on a CPU making the kernels takes longer than it saves
+    encode = mx.compile(model.encode) if on_gpu else model.encode
+    config.dataloaders.batch_size = 1  # the training's; a data set may be smaller
     for mode, source in build(config.dataloaders).sources.items():
         write_part(encode, source, Path(given.out) / mode, given)
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 import launcher
 from runtime.errors import UsageError
+from scripts import sample
 from scripts.compose import compose, groups, options
 from scripts.sampling import opened
 
@@ -145,6 +146,18 @@ def test_improved_meanflow_with_everything(tmp_path):
         opened(str(tmp_path / "other" / "t"), False, None, {}, None, 0.25)
     with pytest.raises(UsageError, match="velocity_head, guidance, interval"):
         two_steps(tmp_path, *told, "model=mlp", *images)
+
+
+def test_what_an_augmentation_did_reaches_the_model_and_sampling_goes_without(image_data):
+    small = ["model=song_unet", "model.channels=8", "model.multipliers=[1]", "model.blocks=1", "model.attention=[]"]
+    told = ["model.augment=[0,2,5,6,7,8]", "loss=meanflow", "loss.conditions=[label,augment]", "solver=average"]
+    overrides = [*small, *told, "evaluation=none", "batch_size=10"]
+    assert two_steps(image_data, *overrides, "dataloaders=cifar10_augmented", "eval_every=2s").steps == 2
+    assert sample.main([f"checkpoint={image_data}/t", "num_samples=2", "out=s.npz", "device=cpu"]) == 0
+    with np.load("s.npz") as made:
+        assert np.isfinite(made["samples"]).all() and set(made) == {"samples", "noise", "label", "info"}
+    with pytest.raises(UsageError, match="augment, which the data do not give .dataloaders=cifar10_augmented gives"):
+        two_steps(image_data, *overrides, "dataloaders=cifar10", "overwrite=true")
 
 
 def test_alpha_flow_goes_through_its_whole_curriculum(tmp_path):

@@ -5,9 +5,11 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+import launcher
 from dataloaders.latents import Latents
 from dataloaders.shapes import Shapes
 from runtime.errors import UsageError
+from scripts.compose import compose
 from scripts.make_latents import Settings, main, work, write_part
 
 
@@ -66,6 +68,28 @@ def test_latents_that_are_not_finite_leave_no_shard(tmp_path):
     with pytest.raises(UsageError, match=r"the mean of rows 0..3 is not finite in float16; try dtype=float32"):
         write_part(broken, SOURCE, tmp_path / "train", Settings(rows=10, batch=4))
     assert list((tmp_path / "train").iterdir()) == []
+
+
+def test_an_autoencoder_s_latents_can_be_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = ["dataloaders.train.count=30", "dataloaders.eval.count=20", "dataloaders.train.size=16"]
+    small = ["model.channels=[8,8]", "rows=25", "out=latents", "device=cpu"]
+    work(["model=autoencoder", "dataloaders=shapes", *counts, *small])
+    data = [
+        "dataloaders=imagenet_latents", "dataloaders.train.root=latents", "dataloaders.train.classes=5",
+        "batch_size=10", "dataloaders.train.scale=1", "dataloaders.shape=[8,8,4]", "model=cnn", "model.channels=4",
+    ]  # fmt: skip
+    quick = [
+        "epochs=1",
+        "trackio.enabled=false",
+        "device=cpu",
+        "traces.evaluation.pictures=null",
+        "evaluation=none",
+        "compile=false",
+    ]
+    overrides = ["run_name=t", *data, *quick]
+    summary = launcher.train(compose(overrides), tmp_path / "t", overrides)
+    assert summary.steps == 3 and np.isfinite(summary.latest["eval/loss"])
 
 
 @pytest.mark.parametrize(
