@@ -39,6 +39,7 @@ class TrainStep:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.network, self.accumulate, self.compile = network, accumulate, compile
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
+        self.packs = mx.default_device() == mx.Device(mx.gpu)  # there a launch costs more than a copy of the gradient
         self.losses: dict[str, list[UpdateOp]] = {}
         for update in network.updates:
             self.losses.setdefault(update.loss_name, []).append(update)
@@ -88,17 +89,19 @@ class TrainStep:
         data = {**batch, **state["carry"]}
         losses: Batch = {}
         gradients: dict[str, Batch] = {}
+        norms: dict[str, mx.array] = {}
         out: Batch = {}
         changed: Batch = {}
         for loss in self.leaves:
-            losses[loss], gradients[loss], seen, touched = self._gradient(loss, data, context, wanted, old)
+            losses[loss], gradients[loss], norms[loss], seen, touched = self._gradient(loss, data, context, wanted, old)
             # layer statistics and values to report come from the first trace, so that they advance once
             out, changed = out or seen, changed or touched
-        finite = _all_finite(losses, gradients.values())
+        # a gradient's norm is finite only if all of it is
+        finite = mx.stack([mx.isfinite(v) for v in (*losses.values(), *norms.values())]).all()
         changed |= {f"carry.{name}": out[name] for name in self.network.carry}
         write(state, {path: mx.where(finite, new, old[path]) for path, new in changed.items()})
         if "sums" in state:
-            gradients, window = self._accumulate(gradients, finite, last)
+            (gradients, window), norms = self._accumulate(gradients, finite, last), {}
         else:
             window = finite
         if self.network.after:  # these see the weights from before the updates
@@ -106,7 +109,7 @@ class TrainStep:
         report: Batch = {}
         if last:
             held = snapshot(state)
-            report = self._update(gradients)
+            report = self._update(gradients, norms)
             moved = {path: new for path, new in snapshot(state).items() if new is not held[path]}
             write(state, guarded(window, moved, held))
         self._count(finite, window, last)
@@ -117,15 +120,17 @@ class TrainStep:
         return {**{name: out[name] for name in wanted}, **losses, **report, **counters}
 
     def _gradient(self, loss: str, data: Batch, context: Context, wanted: tuple[str, ...], old: Batch):
-        """One loss: its value, its gradient by leaf, the data to keep, and the arrays that its forward changed."""
+        """One loss: value, float32 gradient by leaf and its norm, data to keep, arrays that its forward changed."""
         keep = None if self.network.after else {*wanted, *self.network.carry}
         scale = self.state["scaler"]["scale"] if "scaler" in self.state else mx.array(1.0)
         # in a lower precision every trained weight is cast, also those that this loss leaves alone
         others = {p for paths in self.leaves.values() for p in paths} if self.dtype is not None else set()
         frozen = {path: old[f"models.{path}"] for path in others - set(self.leaves[loss])}
 
+        frozen = self._cast(frozen)
+
         def evaluate(leaves: Batch):
-            write(self.state["models"], self._cast({**frozen, **leaves}))
+            write(self.state["models"], {**frozen, **leaves})
             placed = snapshot(self.state)
             out = self.network.forward(data, context)
             if loss not in out or out[loss].size != 1:
@@ -136,12 +141,16 @@ class TrainStep:
             kept = {name: array for name, array in out.items() if keep is None or name in keep}
             return value * scale, value, kept, changed
 
-        trained = {path: old[f"models.{path}"] for path in self.leaves[loss]}
+        trained = self._cast({path: old[f"models.{path}"] for path in self.leaves[loss]})
         (_, value, seen, changed), grads = mx.value_and_grad(evaluate)(trained)
         write(self.state, old)
-        if "scaler" in self.state:
-            grads = {path: g / scale for path, g in grads.items()}
-        return value, grads, seen, changed
+        divisor = scale if "scaler" in self.state else None
+        if self.packs and len({g.dtype for g in grads.values()}) == 1:
+            grads, norm = packed(grads, divisor)
+        else:
+            grads = {p: _float32(g) if divisor is None else _float32(g) / divisor for p, g in grads.items()}
+            norm = global_norm(grads)
+        return value, grads, norm, seen, changed
 
     def _cast(self, leaves: Batch) -> Batch:
         if self.dtype is None:
@@ -166,15 +175,16 @@ class TrainStep:
         sums["finite"] = mx.array(True) if last else window
         return totals, window
 
-    def _update(self, gradients: dict[str, Batch]) -> Batch:
-        """Applies every update; all gradients are at hand before the first weight moves."""
+    def _update(self, gradients: dict[str, Batch], norms: Batch) -> Batch:
+        """Applies every update, all gradients at hand before the first weight moves. norms: by loss, where known."""
         moved: Batch = {}
         report: Batch = {}
         current = snapshot(self.state["models"])
         for update in self.network.updates:
             prefix = self.network.name_of(update.model)
             own = {path: gradients[update.loss_name][f"{prefix}.{path}"] for path in update.owner}
-            new, said = update.apply(own, {path: current[f"{prefix}.{path}"] for path in own}, self.state["step"])
+            norm = norms.get(update.loss_name) if len(own) == len(gradients[update.loss_name]) else None
+            new, said = update.apply(own, {path: current[f"{prefix}.{path}"] for path in own}, self.state["step"], norm)
             moved |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
             tail = "" if len(self.network.updates) == 1 else f"/{prefix}"
             report |= {f"{name}{tail}": value for name, value in said.items()}
@@ -211,6 +221,27 @@ def guarded(ok: mx.array, moved: Batch, held: Batch) -> Batch:
     return kept
 
 
+def packed(gradients: Batch, divisor: mx.array | None = None) -> tuple[Batch, mx.array]:
+    """The gradients in float32, over divisor, as views of one vector; and their norm: a few kernels instead of many.
+
+    Odd sizes come last, so that the others stay aligned for loads of several numbers.
+    """
+    order = sorted(gradients, key=lambda path: gradients[path].size % 8 != 0)
+    whole = _float32(mx.concatenate([gradients[path].reshape(-1) for path in order]))
+    whole = whole if divisor is None else whole / divisor
+    views: Batch = {}
+    start = 0
+    for path in order:
+        end = start + gradients[path].size
+        views[path], start = whole[start:end].reshape(gradients[path].shape), end
+    return {path: views[path] for path in gradients}, global_norm({"": whole})
+
+
+def _float32(x: mx.array) -> mx.array:
+    """float32 for anything narrower."""
+    return x if x.dtype == mx.float64 else x.astype(mx.float32)
+
+
 def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:
     """Runs without any mx.compile, nn.silu's and nn.gelu's own too: outside a compiled step they lack grad(jvp)."""
     mx.disable_compile()
@@ -223,8 +254,3 @@ def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:
 def _union(network: Network, updates: list[UpdateOp]) -> list[str]:
     """The paths (model name first) of all leaves that some updates train."""
     return list(dict.fromkeys(f"{network.name_of(u.model)}.{path}" for u in updates for path in u.owner))
-
-
-def _all_finite(losses: Batch, gradients: Iterable[Batch]) -> mx.array:
-    """Whether losses and gradients are finite; a gradient's norm is, only if all of it is."""
-    return mx.stack([mx.isfinite(v) for v in (*losses.values(), *map(global_norm, gradients))]).all()

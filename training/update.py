@@ -68,9 +68,14 @@ class UpdateOp(Op):
         """The leaves this update trains, by path."""
         return dict(tree_flatten(self.model.trainable_parameters()))
 
-    def apply(self, gradients: Leaves, parameters: Leaves, step: mx.array) -> tuple[Leaves, dict[str, mx.array]]:
-        """New leaves and what to log, from gradients averaged over micro-batches; optimizer and averages advance."""
-        norm = global_norm(gradients)
+    def apply(
+        self, gradients: Leaves, parameters: Leaves, step: mx.array, norm: mx.array | None = None
+    ) -> tuple[Leaves, dict[str, mx.array]]:
+        """New leaves and what to log, from gradients averaged over micro-batches; optimizer and averages advance.
+
+        norm: of all gradients, where the caller knows it.
+        """
+        norm = global_norm(gradients) if norm is None else norm
         if self.clip is not None:
             factor = mx.minimum(1.0, self.clip / (norm + 1e-6))
             gradients = {path: g * factor for path, g in gradients.items()}
