@@ -30,7 +30,10 @@ class Conditional(Objective):
             )
 
     def check(self, model: nn.Module) -> None:
-        """Raises UsageError for a model that does not take the conditions."""
+        """Raises UsageError for a model that does not take the conditions, or is no field in time."""
+        if hasattr(type(model), "encode"):
+            raise UsageError(f"{type(model).__name__} is an autoencoder, which {type(self).__name__} can't train; "
+                             "give loss=autoencoder.")  # fmt: skip
         takes = inspect.signature(type(model).__call__).parameters
         lacks = [name for name in self.conditions if name not in takes]
         if lacks and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):

@@ -9,6 +9,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.checkpointing import checkpointed
 from models.convolution import Conv2d
 from models.group_norm import GroupNorm
 from models.layers import Dropout, check_sample, check_times, class_embedding, image_shape
@@ -131,7 +132,8 @@ class SongUNet(nn.Module):
     blocks: stages per resolution (one more in the decoder). attention: heights (pixels) at which the encoder's stages
     attend and the decoder's last; the middle always does. classes: 0, or the number of classes (one more is added for
     "no class"). augment: columns of the condition "augment" (B, 9) that are embedded; py-meanflow's six are
-    [0, 2, 5, 6, 7, 8] and make 55,932,419 parameters of 55,929,347. Raises UsageError for sizes that don't fit.
+    [0, 2, 5, 6, 7, 8] and make 55,932,419 parameters of 55,929,347. checkpoint: each stage's insides are computed anew
+    in the backward pass, not kept. Raises UsageError for sizes that don't fit.
     """
 
     def __init__(
@@ -145,8 +147,10 @@ class SongUNet(nn.Module):
         dropout: float = 0.2,
         classes: int = 0,
         augment: tuple | list = (),
+        checkpoint: bool = False,
     ):
         super().__init__()
+        self.checkpoint = checkpoint
         self.shape = image_shape(self, shape)
         height, width, colours = self.shape
         halvings = len(multipliers) - 1
@@ -207,14 +211,18 @@ class SongUNet(nn.Module):
         check_sample(self, x, self.shape)
         embedding = self.embedded(check_times(x, times), label, augment)
         keys = iter([None] * self.stages if key is None else mx.random.split(key, self.stages))
+
+        def run(stage: Stage, h: mx.array) -> mx.array:
+            key = next(keys)
+            return checkpointed(stage, h, embedding, key) if self.checkpoint else stage(h, embedding, key)
+
         h = self.enter(x.astype(self.enter.weight.dtype))
         left = [h]
         for stage in (stage for stages in self.down for stage in stages):
-            h = stage(h, embedding, next(keys))
+            h = run(stage, h)
             left.append(h)
         for stage in self.middle:
-            h = stage(h, embedding, next(keys))
+            h = run(stage, h)
         for stage in (stage for stages in self.up for stage in stages):
-            h = h if stage.resample else mx.concatenate([h, left.pop()], axis=-1)
-            h = stage(h, embedding, next(keys))
+            h = run(stage, h if stage.resample else mx.concatenate([h, left.pop()], axis=-1))
         return self.leave(self.norm(h, silu=True))

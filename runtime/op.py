@@ -118,9 +118,14 @@ class Objective:
         """NumPy batch ops that the objective needs in the loader (a coupling, for example)."""
         return []
 
+    @property
+    def generates(self) -> bool:
+        """Whether samples can be drawn: a subclass gives `velocity`, or `sample` itself."""
+        return type(self).velocity is not Objective.velocity or type(self).sample is not Objective.sample
+
     def velocity(self, model, **conditions: mx.array) -> Field:
         """The field (x (B, ...), t 0-d) -> velocity (B, ...) of the generative ODE; t=0 is noise, t=1 data."""
-        raise NotImplementedError(f"{type(self).__name__} has no velocity: it is not a generative objective")
+        raise UsageError(f"{type(self).__name__} trains nothing that samples: it has no velocity; use evaluation=none.")
 
     def average_velocity(self, model, **conditions: mx.array) -> AverageField:
         """The mean velocity u(x, r, t) over the way from time r to t, where the objective trains one."""

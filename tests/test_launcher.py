@@ -160,6 +160,15 @@ def test_what_an_augmentation_did_reaches_the_model_and_sampling_goes_without(im
         two_steps(image_data, *overrides, "dataloaders=cifar10", "overwrite=true")
 
 
+def test_an_autoencoders_run_ends_without_samples(tmp_path):
+    """Whatever draws pictures by default."""
+    told = [*SMALL["loss=autoencoder"], "loss=autoencoder", "evaluation=none"]
+    told.append("traces.evaluation.pictures={_target_: visualizers.pictures.SamplePicture}")
+    assert two_steps(tmp_path, *told).steps == 2 and not list(tmp_path.glob("t/samples/*"))
+    with pytest.raises(UsageError, match="AutoencoderLoss trains nothing that samples.*evaluation=none"):
+        two_steps(tmp_path / "other", *told, "evaluation=digits", *EVALUATIONS["digits"])
+
+
 def test_alpha_flow_goes_through_its_whole_curriculum(tmp_path):
     phases = ["loss=alpha_flow", "loss.end=4", "max_steps=6", "solver=average", "evaluation=none", "batch_size=8"]
     summary = two_steps(tmp_path, *phases, "compile=true", "model.hidden=8")
@@ -242,6 +251,7 @@ def test_every_debug_mode_runs(option, tmp_path, capsys):
         (["evaluation.count=10000000"], "lower evaluation.count"),
         (["model.shape=[3]"], "3"),
         (["model=cnn"], "shape"),
+        (["model=autoencoder", "dataloaders=digits"], "give loss=autoencoder"),
         (["'x"], "can't read the override"),
         (["init_from=/nowhere"], "/nowhere"),
     ],

@@ -11,7 +11,7 @@ from visualizers.points import scatter_beside
 
 
 class SamplePicture:
-    """Draws samples and writes their picture: points of the plane beside data, images as a grid, nothing else.
+    """Draws samples, where the objective has any, and writes their picture: points beside data, or a grid of images.
 
     points, images: how many to sample. A model that takes labels gets equally many of every class, and its images
     are laid out by class. seed: of the noise, so that pictures of different steps show the same draws.
@@ -23,6 +23,8 @@ class SamplePicture:
     def __call__(self, run: Run, folder: Path | str, name: str = "samples") -> list[Path]:
         """The files written, `folder`/`name`.png or none."""
         shape, path = tuple(run.pipeline.shape), Path(folder) / f"{name}.png"
+        if not run.objective.generates:
+            return []
         if shape == (2,):
             return [self._scatter(run, path)]
         if len(shape) == 3 and shape[-1] in (1, 3):

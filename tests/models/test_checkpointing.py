@@ -93,7 +93,7 @@ def test_gradient_of_the_jvp_against_finite_differences():
     assert abs((mx.grad(f)(point) * way).sum().item() - difference.item() / 12) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["dit_s", "imf_dit", "unet"])
+@pytest.mark.parametrize("name", ["dit_s", "imf_dit", "unet", "song_unet"])
 def test_networks_train_as_without(name):
     """A MeanFlow loss whose rows go through the jvp in part, with dropout where there is any."""
     x = mx.array(np.random.default_rng(1).normal(size=(4, *SHAPES[name])).astype(np.float32))
