@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from models.attention import attention
 from models.checkpointing import checkpointed
 from models.elementary import gelu, layer_norm
 from models.layers import check_sample, check_times, class_embedding
@@ -56,7 +57,7 @@ class Block(nn.Module):
         count, length, hidden = x.shape
         qkv = self.qkv(x).reshape(count, length, 3, self.heads, hidden // self.heads)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
-        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(hidden // self.heads) ** -0.5)
+        h = attention(q, k, v, scale=(hidden // self.heads) ** -0.5)
         return self.leave(h.transpose(0, 2, 1, 3).reshape(x.shape))
 
     def __call__(self, x: mx.array, condition: mx.array) -> mx.array:

@@ -7,6 +7,7 @@ No adaLN: tokens for the class, the guidance and the times come before the patch
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.attention import attention
 from models.checkpointing import checkpointed
 from models.elementary import silu
 from models.layers import ClassEmbedding, check_sample, check_times, class_embedding
@@ -43,7 +44,7 @@ class Block(nn.Module):
         qkv = self.qkv(x).reshape(count, length, 3, self.heads, hidden // self.heads)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
         q, k = rotated(self.query_norm(q)), rotated(self.key_norm(k))
-        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(hidden // self.heads) ** -0.5)
+        h = attention(q, k, v, scale=(hidden // self.heads) ** -0.5)
         return self.leave(h.transpose(0, 2, 1, 3).reshape(x.shape))
 
     def __call__(self, x: mx.array) -> mx.array:

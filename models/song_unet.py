@@ -9,6 +9,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.attention import attention
 from models.checkpointing import checkpointed
 from models.convolution import Conv2d
 from models.group_norm import GroupNorm
@@ -89,7 +90,7 @@ class Attention(nn.Module):
         count, height, width, channels = x.shape
         qkv = self.qkv(self.norm(x)).reshape(count, height * width, 3, self.heads, channels // self.heads)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, heads, H W, C / heads)
-        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(channels // self.heads) ** -0.5)
+        h = attention(q, k, v, scale=(channels // self.heads) ** -0.5)
         return (x + self.leave(h.transpose(0, 2, 1, 3).reshape(x.shape))) * ROOT
 
 

@@ -1,0 +1,69 @@
+"""Attention with a choice of derivatives: MLX's own, or a jvp with fewer passes over arrays of T x T.
+
+Compiled on a CPU, T = 512, such arrays at the peak: jvp 3.8 against MLX's 3.3, gradient of the jvp 8.8 against 12.5.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import cast
+
+import mlx.core as mx
+
+Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
+
+# Read while tracing. "fused": MLX's kernel with the jvp below; "plain": MLX's own derivatives; "auto": plain, since on
+# a CPU the other jvp takes longer and nobody has measured it on a GPU.
+mode: str = "auto"
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    """softmax(scale q k^T) v over the tokens: q (B, heads, T, D), k and v (B, heads, T', D) -> (B, heads, T, D)."""
+    if mode == "fused":
+        return fused(scale)(q, k, v)
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+@lru_cache
+def fused(scale: float) -> Attention:
+    """`attention` with a jvp of its own, which can be differentiated; a gradient can't be, again, in bf16 on CUDA."""
+
+    def plain(q, k, v):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale)
+
+    @mx.custom_function
+    def attend(q, k, v):
+        # without stop_gradient MLX would differentiate this body instead
+        return plain(*map(mx.stop_gradient, (q, k, v)))
+
+    typed = cast(Attention, attend)
+
+    @attend.jvp
+    def _(primals, tangents):
+        q, k, v = primals
+        dq, dk, dv = tangents
+        p = mx.softmax((scale * q) @ k.swapaxes(-1, -2), axis=-1, precise=True)
+        pairs = [(a, b) for a, b in ((dq, k), (q, dk)) if a is not None and b is not None]
+        if not pairs:
+            return p @ dv
+        left, right = (mx.concatenate(list(side), axis=-1) for side in zip(*pairs, strict=True))
+        w = p * (scale * (left @ right.swapaxes(-1, -2)))
+        # dO = sum_j P_j (dS_j - sum_i P_i dS_i) v_j + P_j dv_j = W v - rowsum(W) O + P dv, where W = P dS
+        through_p = p @ (v if dv is None else mx.concatenate([v, dv], axis=-1))
+        moved = w @ v - w.sum(axis=-1, keepdims=True) * through_p[..., : v.shape[-1]]
+        return moved if dv is None else moved + through_p[..., v.shape[-1] :]
+
+    @attend.vjp
+    def _(primals, cotangent, _output):
+        return mx.vjp(plain, list(primals), [cotangent])[1]
+
+    # without a rule vmap would take the body with its stop_gradient: gradients of zero, and no error
+    @attend.vmap
+    def _(inputs, axes):
+        count = next(v.shape[axis] for v, axis in zip(inputs, axes, strict=True) if axis is not None)
+        rows = [
+            mx.broadcast_to(v, (count, *v.shape)) if axis is None else mx.moveaxis(v, axis, 0)
+            for v, axis in zip(inputs, axes, strict=True)
+        ]
+        return mx.unflatten(typed(*(v.flatten(0, 1) for v in rows)), 0, (count, -1)), 0
+
+    return typed

@@ -1,0 +1,142 @@
+"""Attention with a jvp of its own: against float64 formulas, finite differences, MLX's own, in models."""
+
+from itertools import product
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from models import attention as module
+from models.attention import attention, fused
+from tests.models.test_models import directional, squared_tangent
+
+SCALE = 0.3
+SHAPES = [(2, 3, 5, 4), (2, 3, 7, 4), (2, 3, 7, 6)]  # q, k, v
+
+
+def draw(seed, dtype=mx.float32):
+    rng = np.random.default_rng(seed)
+    return [mx.array(rng.normal(size=shape).astype(np.float32)).astype(dtype) for shape in SHAPES]
+
+
+def reference(primals, tangents):
+    """The value and its directional derivative in float64; a tangent of None stands still."""
+    q, k, v = (np.array(a, np.float64) for a in primals)
+    dq, dk, dv = (
+        np.zeros(p.shape) if t is None else np.array(t, np.float64) for p, t in zip(primals, tangents, strict=True)
+    )
+    p = np.exp(SCALE * q @ k.swapaxes(-1, -2))
+    p /= p.sum(-1, keepdims=True)
+    ds = SCALE * (dq @ k.swapaxes(-1, -2) + q @ dk.swapaxes(-1, -2))
+    return p @ v, p * (ds - (p * ds).sum(-1, keepdims=True)) @ v + p @ dv
+
+
+def close(found, wanted, tolerance=2e-6):
+    wanted = np.array(wanted, np.float64)
+    assert tuple(found.shape) == wanted.shape
+    assert np.abs(np.array(found.astype(mx.float32)) - wanted).max() < tolerance * (1 + np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("moving", [m for m in product([True, False], repeat=3) if any(m)], ids=str)
+def test_value_and_jvp_in_float64(moving):
+    primals, tangents = draw(0), [t if m else None for t, m in zip(draw(1), moving, strict=True)]
+    places = [i for i, m in enumerate(moving) if m]
+
+    def of_moving(*some):
+        arrays = list(primals)
+        for place, value in zip(places, some, strict=True):
+            arrays[place] = value
+        return fused(SCALE)(*arrays)
+
+    out, tangent = mx.jvp(of_moving, [primals[i] for i in places], [tangents[i] for i in places])
+    value, slope = reference(primals, tangents)
+    close(out[0], value)
+    close(tangent[0], slope)
+
+
+def value(f):
+    return lambda q, k, v: mx.sin(f(q, k, v)).sum()
+
+
+def slope(f):
+    """A scalar of the jvp alone."""
+
+    def call(q, k, v):
+        tangents = draw(1, q.dtype)
+        return mx.jvp(f, [q, k, v], tangents)[1][0].square().sum()
+
+    return call
+
+
+@pytest.mark.parametrize("scalar", [value, slope])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_equal_those_of_mlx_and_finite_differences(scalar, compiled):
+    primals, along, step = draw(0), draw(2), 1e-2
+    found = mx.grad(scalar(fused(SCALE)), argnums=(0, 1, 2))
+    theirs = mx.grad(scalar(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=SCALE)), argnums=(0, 1, 2))
+    gradients = (mx.compile(found) if compiled else found)(*primals)
+    for one, other in zip(gradients, theirs(*primals), strict=True):
+        close(one, other, 1e-5)
+    near = [
+        scalar(fused(SCALE))(*(p + i * step * d for p, d in zip(primals, along, strict=True))) for i in (-2, -1, 1, 2)
+    ]
+    difference = (near[0] - 8 * near[1] + 8 * near[2] - near[3]).item() / (12 * step)
+    directional = sum((g * d).sum().item() for g, d in zip(gradients, along, strict=True))
+    assert abs(directional - difference) < 2e-3 * (1 + abs(difference))
+
+
+# compiling the kernels of the second takes ten seconds on a machine that has not done it before
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_bfloat16_under_a_gradient_of_the_jvp(compiled):
+    gradient = mx.grad(slope(fused(SCALE)), argnums=(0, 1, 2))
+    gradient = mx.compile(gradient) if compiled else gradient
+    wide, narrow = gradient(*draw(0)), gradient(*draw(0, mx.bfloat16))
+    for one, other in zip(narrow, wide, strict=True):
+        assert one.dtype == mx.bfloat16
+        close(one, other, 0.05)
+
+
+@pytest.mark.parametrize("axes", [(0, 0, 0), (1, None, -1), (None, 0, None)], ids=str)
+def test_vmap_and_its_derivatives_equal_a_loop(axes):
+    primals, tangents = (
+        [v if a is None else mx.stack([v, v - 1, 2 * v], a) for v, a in zip(draw(s), axes, strict=True)] for s in (0, 1)
+    )
+
+    def loop(*arrays):
+        rows = [[v if a is None else mx.take(v, i, a) for v, a in zip(arrays, axes, strict=True)] for i in range(3)]
+        return mx.stack([fused(SCALE)(*row) for row in rows])
+
+    mapped = mx.vmap(fused(SCALE), in_axes=axes)
+    close(mapped(*primals), loop(*primals))
+    close(mx.jvp(mapped, primals, tangents)[1][0], mx.jvp(loop, primals, tangents)[1][0], 1e-5)
+    for one, other in zip(*(mx.grad(value(f), argnums=(0, 1, 2))(*primals) for f in (mapped, loop)), strict=True):
+        close(one, other, 1e-5)
+
+
+def test_the_mode_chooses(monkeypatch):
+    primals, called = draw(0), []
+    monkeypatch.setattr(module, "fused", lambda scale: called.append(scale) or fused(scale))
+    outs = []
+    for mode in ("auto", "plain", "fused"):
+        monkeypatch.setattr(module, "mode", mode)
+        outs.append(attention(*primals, scale=SCALE))
+    assert called == [SCALE]
+    for out in outs:
+        close(out, reference(primals, [None] * 3)[0])
+
+
+@pytest.mark.parametrize("name", ["unet", "dit_s", "imf_dit", "song_unet"])
+def test_models_are_the_same_in_both_modes(name, monkeypatch):
+    model, point, direction = directional(name)
+    weights, found = model.parameters(), {}
+    for mode in ("plain", "fused"):
+        monkeypatch.setattr(module, "mode", mode)
+        tangent = mx.jvp(model, point, direction)[1][0]
+        found[mode] = [
+            tangent,
+            *(g for _, g in tree_flatten(mx.grad(squared_tangent(model, direction))(weights, *point))),
+        ]
+        model.update(weights)
+    for one, other in zip(found["fused"], found["plain"], strict=True):
+        close(one, other, 1e-4)
