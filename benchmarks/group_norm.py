@@ -1,12 +1,12 @@
 """Checks the CUDA kernels of group norm against MLX's own operations on a GPU, then times both.
 
-python benchmarks/group_norm.py [--batch 128] [--quick]
+python benchmarks/group_norm.py [--batch 128] [--quick] [--own]
 
 One JSON line a size: the largest error relative to the largest entry, and median milliseconds, fused and plain, of
 values, gradient, jvp, and the gradient that MeanFlow takes beside a jvp; first_ms is the first fused call of each, with
 tracing and the kernels' compilers. Then the gradient through the jvp, checked on a small size. The last line is ALL
 PASS, or FAILED with status 1: an error above 2e-3 in float32, 3e-2 in bfloat16, 5e-3 in float16. --quick: two sizes,
-float32 and bfloat16.
+float32 and bfloat16. --own: the kernels of runtime.nvrtc instead of mx.fast.cuda_kernel's.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import runtime.blas  # noqa: F401  before mlx
 # isort: split
 import mlx.core as mx
 
+from models import group_norm_cuda
 from models.elementary import silu
 from models.group_norm import GroupNorm, fits
 from runtime.device import select
@@ -133,7 +134,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--own", action="store_true")
     given = parser.parse_args()
+    group_norm_cuda.COMPILER = "own" if given.own else group_norm_cuda.COMPILER
     select("gpu")
     cases = [(size, dtype, True) for size in SIZES for dtype in BOUND] + [((16, 256), mx.bfloat16, False)]
     if given.quick:

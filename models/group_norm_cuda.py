@@ -15,7 +15,12 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime import nvrtc
+
 THREADS, WIDTH = 512, 8  # at most, in a block; channels of a thread
+# "mlx": by mx.fast.cuda_kernel, in every process anew. "own": by runtime.nvrtc, kept on disk, at most 64 registers a
+# thread so that two blocks share a multiprocessor; nobody has run that on a GPU yet (benchmarks/group_norm.py --own).
+COMPILER = "mlx"
 
 HEADER = r"""
 template <typename T> struct alignas(16) Eight { T at[8]; };
@@ -216,7 +221,24 @@ def kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], body: s
     return cast(Callable[..., list[mx.array]], made)
 
 
-def launch(name: str, body: str, inputs: dict, outputs: dict, x: mx.array, groups: int, silu: bool) -> list[mx.array]:
+@lru_cache
+def own_source(name: str, parameters: tuple[str, ...], body: str, number: str, silu: bool) -> str:
+    """The kernel group_norm_<name> on its own, for the type `number` of x; sizes and eps come as scalars."""
+    scalars = [*(f"int n{i}" for i in range(6)), "float e"]
+    begin = f"""
+  using T = {number};
+  constexpr bool SILU = {str(silu).lower()};
+  const int dims[] = {{n0, n1, n2, n3, n4, n5}};
+  const float eps[] = {{e}};
+"""
+    signature = f'extern "C" __global__ void __launch_bounds__({THREADS}, 2)\ngroup_norm_{name}'
+    parts = (begin, BEGIN, body.replace("/*REDUCE*/", REDUCE))
+    return f"{nvrtc.HEADER}{HEADER}{signature}({', '.join([*parameters, *scalars])}) {{{''.join(parts)}}}\n"
+
+
+def launch(
+    name: str, body: str, inputs: dict, outputs: dict, x: mx.array, groups: int, silu: bool, eps: float | None = None
+) -> list[mx.array]:
     """Runs a kernel over every image and slab; outputs: name to (shape, dtype)."""
     channels = x.shape[-1]
     slab = slab_of(channels, groups)
@@ -225,22 +247,36 @@ def launch(name: str, body: str, inputs: dict, outputs: dict, x: mx.array, group
     threads, blocks = slab // WIDTH * rows, x.shape[0] * channels // slab
     lead = channels if len(inputs["A"]) == x.shape[0] else 0
     sizes = [x.size // (x.shape[0] * channels), channels, channels // groups, slab, rows, lead]
+    options: dict = {
+        "grid": (blocks * threads, 1, 1),
+        "threadgroup": (threads, 1, 1),
+        "output_shapes": [shape for shape, _ in outputs.values()],
+        "output_dtypes": [dtype for _, dtype in outputs.values()],
+    }
+    if COMPILER == "own":
+        words = [f"const {nvrtc.TYPES[array.dtype]}* {key}" for key, array in inputs.items()]
+        words += [f"{nvrtc.TYPES[dtype]}* {key}" for key, (_, dtype) in outputs.items()]
+        source = own_source(name, tuple(words), body, nvrtc.TYPES[x.dtype], silu)
+        return mx.fast.precompiled_cuda_kernel(
+            name=f"group_norm_{name}",
+            compiled_source=nvrtc.compiled(source, nvrtc.architecture()),
+            inputs=list(inputs.values()),
+            scalars=[*sizes, float(eps or 0)],
+            ensure_row_contiguous=True,
+            **options,
+        )
+    if eps is not None:
+        inputs = {**inputs, "eps": mx.array([eps])}
     call = kernel(name, (*inputs, "dims"), tuple(outputs), body)
-    return call(
-        inputs=[*inputs.values(), mx.array(sizes, mx.int32)],
-        template=[("T", x.dtype), ("SILU", silu)],
-        grid=(blocks * threads, 1, 1),
-        threadgroup=(threads, 1, 1),
-        output_shapes=[shape for shape, _ in outputs.values()],
-        output_dtypes=[dtype for _, dtype in outputs.values()],
-    )
+    arrays = [*inputs.values(), mx.array(sizes, mx.int32)]
+    return call(inputs=arrays, template=[("T", x.dtype), ("SILU", silu)], **options)
 
 
 def forward(x, a, d, groups: int, eps: float, silu: bool) -> list[mx.array]:
     """y like x, and mean and 1 / std of every group, (B, groups, 2) float32."""
-    inputs = {"x": x, "A": a, "D": d, "eps": mx.array([eps])}
+    inputs = {"x": x, "A": a, "D": d}
     outputs = {"y": (x.shape, x.dtype), "stats": ((x.shape[0], groups, 2), mx.float32)}
-    return launch("forward", FORWARD, inputs, outputs, x, groups, silu)
+    return launch("forward", FORWARD, inputs, outputs, x, groups, silu, eps)
 
 
 def backward(x, a, d, stats, g, groups: int, silu: bool) -> list[mx.array]:
@@ -254,5 +290,5 @@ def backward(x, a, d, stats, g, groups: int, silu: bool) -> list[mx.array]:
 
 def tangent(x, a, d, t, ta, td, groups: int, eps: float, silu: bool) -> mx.array:
     """The jvp of y along (t, ta, td)."""
-    inputs = {"x": x, "t": t, "A": a, "D": d, "tA": ta, "tD": td, "eps": mx.array([eps])}
-    return launch("tangent", TANGENT, inputs, {"ty": (x.shape, x.dtype)}, x, groups, silu)[0]
+    inputs = {"x": x, "t": t, "A": a, "D": d, "tA": ta, "tD": td}
+    return launch("tangent", TANGENT, inputs, {"ty": (x.shape, x.dtype)}, x, groups, silu, eps)[0]

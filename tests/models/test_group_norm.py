@@ -6,6 +6,7 @@ import pytest
 
 from models import group_norm, group_norm_cuda
 from models.group_norm import GroupNorm, expression, fused
+from runtime import nvrtc
 from runtime.errors import UsageError
 from tests.models import group_norm_formulas as formulas
 
@@ -175,3 +176,35 @@ def test_blocks_hold_whole_groups_and_whole_warps():
     assert group_norm_cuda.slab_of(12, 1) is None and group_norm_cuda.slab_of(264, 1) is None
     with pytest.raises(UsageError, match="divide"):
         GroupNorm(12, 5)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
+    seen = {}
+
+    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, **options):
+        head = compiled_source.decode().split(f"{name}(")[1].split(")")[0].split(", ")
+        given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]
+        given += [type(value).__name__ for value in scalars]
+        assert [part.rsplit(" ", 1)[0] for part in head] == given
+        seen[name] = ([part.split(" ")[-1] for part in head], scalars, options["ensure_row_contiguous"])
+        return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
+
+    monkeypatch.setattr(group_norm_cuda, "COMPILER", "own")
+    monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
+    monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
+    monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
+    x, row = mx.zeros((2, 4, 4, 128), dtype), mx.zeros((2, 128))
+    y, statistics = group_norm_cuda.forward(x, row, row, 16, 1e-6, True)
+    dx, da, dd = group_norm_cuda.backward(x, row, row, statistics, x, 16, True)
+    slope = group_norm_cuda.tangent(x, row, row, x, row, row, 16, 1e-6, True)
+    assert y.dtype == dx.dtype == slope.dtype == dtype and statistics.shape == (2, 16, 2) and da.shape == dd.shape
+    names = {key.removeprefix("group_norm_"): value[0][:-7] for key, value in seen.items()}
+    assert names == {
+        "forward": ["x", "A", "D", "y", "stats"],
+        "backward": ["x", "g", "A", "D", "stats", "dx", "dA", "dD"],
+        "tangent": ["x", "t", "A", "D", "tA", "tD", "ty"],
+    }
+    for name, (_, scalars, contiguous) in seen.items():
+        assert contiguous and scalars[:6] == [16, 128, 8, 64, 64, 128]
+        assert scalars[6] == (0 if name.endswith("backward") else 1e-6)
