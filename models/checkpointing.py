@@ -10,6 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from runtime.errors import UsageError
+
 Function = Callable[..., mx.array]
 
 
@@ -65,7 +67,7 @@ def checkpointed(block: nn.Module, *inputs: mx.array | None) -> mx.array:
     """block(*inputs), of which the backward pass keeps the inputs alone; a second forward pass is the price.
 
     inputs: arrays of a floating dtype are differentiated; others (None, a PRNG key) are handed through. The block must
-    give one array and change no state.
+    give one array; raises UsageError where it changes its own state, as BatchNorm does: restored weights would undo it.
     """
     held = block.parameters()
     names, weights = zip(*tree_flatten(held), strict=True)
@@ -77,7 +79,12 @@ def checkpointed(block: nn.Module, *inputs: mx.array | None) -> mx.array:
         for place, value in zip(places, arrays[len(names) :], strict=True):
             given[place] = value
         out = block(*given)
+        after = tree_flatten(block.parameters())
+        changed = [name for (name, now), was in zip(after, arrays, strict=False) if now is not was]
         block.update(held)
+        if changed:
+            raise UsageError(f"checkpointed blocks run twice and must keep no state, got {type(block).__name__}, which "
+                             f"changes {changed[0]}: build the model with checkpoint=false.")  # fmt: skip
         return out
 
     return recomputed(run)(*weights, *(inputs[i] for i in places))

@@ -12,6 +12,7 @@ from losses.meanflow import MeanFlow
 from models.checkpointing import checkpointed, recomputed
 from models.dit import Block as DiTBlock
 from models.layers import Dropout
+from runtime.errors import UsageError
 from runtime.op import Context
 from tests.models.test_models import SHAPES, make, stirred
 
@@ -147,6 +148,22 @@ def peak(checkpoint, slope):
 @pytest.mark.parametrize(("slope", "share"), [(False, 0.33), (True, 0.25)])
 def test_less_is_kept(slope, share):
     assert peak(True, slope) < share * peak(False, slope), (peak(True, slope), peak(False, slope))
+
+
+def test_a_block_that_changes_its_state_is_refused():
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm(8)
+
+        def __call__(self, x):
+            return self.norm(x)
+
+    block = Normalised()
+    with pytest.raises(UsageError, match=r"Normalised, which changes norm\.running_mean"):
+        checkpointed(block, X)
+    assert (block.norm.running_mean == 0).all().item()
+    assert mx.allclose(checkpointed(block.eval(), X), block(X)).item()  # statistics stand still
 
 
 def test_bfloat16_and_frozen_weights():
