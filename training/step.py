@@ -5,7 +5,8 @@ leaves, every gradient before any weight changes, a guard that leaves everything
 is not finite.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,8 @@ import mlx.core as mx
 
 from runtime.errors import UsageError
 from runtime.op import Batch, Context
-from runtime.slots import snapshot, write
+from runtime.slots import slots, snapshot, write
+from training.flat import PARAMETERS, Vector, vectors
 from training.network import Mixed, Network
 from training.update import UpdateOp, global_norm
 
@@ -39,7 +41,10 @@ class TrainStep:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.network, self.accumulate, self.compile = network, accumulate, compile
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
-        self.packs = mx.default_device() == mx.Device(mx.gpu)  # there a launch costs more than a copy of the gradient
+        self.flatten = accumulate == 1 and mx.default_device() == mx.Device(mx.gpu)  # read at the first call
+        self.vectors: list[Vector] | None = None
+        self.flat: dict[str, Batch] = {}  # of each vector: weights, optimizer slots, averages
+        self._seen: dict[tuple[int, str], list[mx.array]] = {}  # the leaves that the last step made of them
         self.losses: dict[str, list[UpdateOp]] = {}
         for update in network.updates:
             self.losses.setdefault(update.loss_name, []).append(update)
@@ -75,15 +80,43 @@ class TrainStep:
         phases: the network's, of this step; for each value the step is compiled once.
         """
         signature = (tuple(sorted(set(fetch) | set(self.losses))), last, phases)
+        self._join()
         if signature not in self._compiled:
-            run = partial(self._run, wanted=signature[0], last=last, phases=phases)
+            run, everything = partial(self._run, wanted=signature[0], last=last, phases=phases), [self.state, self.flat]
             self._compiled[signature] = (
-                mx.compile(run, inputs=self.state, outputs=self.state) if self.compile else partial(_eagerly, run)
+                mx.compile(run, inputs=everything, outputs=everything) if self.compile else partial(_eagerly, run)
             )
-        return self._compiled[signature](batch, key)
+        out = self._compiled[signature](batch, key)
+        self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}
+        return out
+
+    def _leaves(self) -> Iterator[tuple[int, str, list[mx.array]]]:
+        """What the state holds for every vector: its number, "parameters" or a slot or average, and the leaves."""
+        places = (
+            {path: (container, key) for path, container, key in slots(self.state["models"])} if self.vectors else {}
+        )
+        for i, vector in enumerate(self.vectors or []):
+            for key, where in ({PARAMETERS: [places[p] for p in vector.paths]} | vector.places()).items():
+                yield i, key, [container[name] for container, name in where]
+
+    def _join(self) -> None:
+        """Makes the vectors, at first and for leaves that somebody else has written since the last step."""
+        if self.vectors is None:
+            self.vectors = vectors(self.network) if self.flatten else []
+            self.flat.update({str(i): {} for i in range(len(self.vectors))})
+        for i, key, leaves in self._leaves():
+            seen = self._seen.get((i, key), [])
+            if len(seen) != len(leaves) or any(a is not b for a, b in zip(seen, leaves, strict=True)):
+                self.flat[str(i)][key] = self.vectors[i].join(leaves)
 
     def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool, phases=None) -> Batch:
         state, old = self.state, snapshot(self.state)
+        trained = {p: old[f"models.{p}"] for paths in self.leaves.values() for p in paths}
+        joined = {path for vector in self.vectors or [] for path in vector.paths}
+        weights = self._cast({p: leaf for p, leaf in trained.items() if p not in joined})
+        for i, vector in enumerate(self.vectors or []):
+            whole = self.flat[str(i)][PARAMETERS]
+            weights |= zip(vector.paths, vector.views(self._cast({"": whole})[""]), strict=True)
         epoch = state["step"] // self.steps_per_epoch
         context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases)
         data = {**batch, **state["carry"]}
@@ -93,7 +126,8 @@ class TrainStep:
         out: Batch = {}
         changed: Batch = {}
         for loss in self.leaves:
-            losses[loss], gradients[loss], norms[loss], seen, touched = self._gradient(loss, data, context, wanted, old)
+            found = self._gradient(loss, data, context, wanted, old, weights)
+            losses[loss], gradients[loss], norms[loss], seen, touched = found
             # layer statistics and values to report come from the first trace, so that they advance once
             out, changed = out or seen, changed or touched
         # a gradient's norm is finite only if all of it is
@@ -108,10 +142,7 @@ class TrainStep:
             out = self.network.forward(out, context, ops=self.network.after)
         report: Batch = {}
         if last:
-            held = snapshot(state)
-            report = self._update(gradients, norms)
-            moved = {path: new for path, new in snapshot(state).items() if new is not held[path]}
-            write(state, guarded(window, moved, held))
+            report = self._update(gradients, norms, window)
         self._count(finite, window, last)
         absent = [name for name in wanted if name not in out]
         if absent:
@@ -119,18 +150,16 @@ class TrainStep:
         counters = {name: state[name] for name in ("skipped", "streak")}
         return {**{name: out[name] for name in wanted}, **losses, **report, **counters}
 
-    def _gradient(self, loss: str, data: Batch, context: Context, wanted: tuple[str, ...], old: Batch):
-        """One loss: value, float32 gradient by leaf and its norm, data to keep, arrays that its forward changed."""
+    def _gradient(self, loss: str, data: Batch, context: Context, wanted: tuple[str, ...], old: Batch, weights: Batch):
+        """One loss: value, float32 gradient by leaf or vector and its norm, data to keep, arrays its forward changed.
+
+        weights: every trained leaf in the precision of the forward pass, also those that this loss leaves alone.
+        """
         keep = None if self.network.after else {*wanted, *self.network.carry}
         scale = self.state["scaler"]["scale"] if "scaler" in self.state else mx.array(1.0)
-        # in a lower precision every trained weight is cast, also those that this loss leaves alone
-        others = {p for paths in self.leaves.values() for p in paths} if self.dtype is not None else set()
-        frozen = {path: old[f"models.{path}"] for path in others - set(self.leaves[loss])}
-
-        frozen = self._cast(frozen)
 
         def evaluate(leaves: Batch):
-            write(self.state["models"], {**frozen, **leaves})
+            write(self.state["models"], {**weights, **leaves} if self.dtype is not None else leaves)
             placed = snapshot(self.state)
             out = self.network.forward(data, context)
             if loss not in out or out[loss].size != 1:
@@ -141,16 +170,16 @@ class TrainStep:
             kept = {name: array for name, array in out.items() if keep is None or name in keep}
             return value * scale, value, kept, changed
 
-        trained = self._cast({path: old[f"models.{path}"] for path in self.leaves[loss]})
+        trained = {path: weights[path] for path in self.leaves[loss]}
         (_, value, seen, changed), grads = mx.value_and_grad(evaluate)(trained)
         write(self.state, old)
-        divisor = scale if "scaler" in self.state else None
-        if self.packs and len({g.dtype for g in grads.values()}) == 1:
-            grads, norm = packed(grads, divisor)
-        else:
-            grads = {p: _float32(g) if divisor is None else _float32(g) / divisor for p, g in grads.items()}
-            norm = global_norm(grads)
-        return value, grads, norm, seen, changed
+        for vector in self.vectors or []:
+            if vector.update.loss_name == loss:
+                grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
+        grads = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
+        if "scaler" in self.state:
+            grads = {path: g / scale for path, g in grads.items()}
+        return value, grads, global_norm(grads), seen, changed
 
     def _cast(self, leaves: Batch) -> Batch:
         if self.dtype is None:
@@ -175,21 +204,49 @@ class TrainStep:
         sums["finite"] = mx.array(True) if last else window
         return totals, window
 
-    def _update(self, gradients: dict[str, Batch], norms: Batch) -> Batch:
-        """Applies every update, all gradients at hand before the first weight moves. norms: by loss, where known."""
-        moved: Batch = {}
-        report: Batch = {}
+    def _update(self, gradients: dict[str, Batch], norms: Batch, window: mx.array) -> Batch:
+        """Applies every update where `window` is true; all gradients are at hand before the first weight moves.
+
+        norms: of gradients, by loss, where they are known.
+        """
+        held, moved, report = snapshot(self.state), {}, {}
         current = snapshot(self.state["models"])
+        fresh = {str(i): dict(arrays) for i, arrays in self.flat.items()}
         for update in self.network.updates:
             prefix = self.network.name_of(update.model)
-            own = {path: gradients[update.loss_name][f"{prefix}.{path}"] for path in update.owner}
-            norm = norms.get(update.loss_name) if len(own) == len(gradients[update.loss_name]) else None
-            new, said = update.apply(own, {path: current[f"{prefix}.{path}"] for path in own}, self.state["step"], norm)
+            own = {i: vector for i, vector in enumerate(self.vectors or []) if vector.update is update}
+            parameters = {vector.name: self.flat[str(i)][PARAMETERS] for i, vector in own.items()}
+            joined = {path for vector in own.values() for path in vector.own}
+            parameters |= {path: current[f"{prefix}.{path}"] for path in update.owner if path not in joined}
+            grads = {path: gradients[update.loss_name][f"{prefix}.{path}"] for path in parameters}
+            norm = norms.get(update.loss_name) if len(grads) == len(gradients[update.loss_name]) else None
+            with ExitStack() as stack:
+                for i, vector in own.items():
+                    stack.enter_context(vector.installed(fresh[str(i)]))
+                new, said = update.apply(grads, parameters, self.state["step"], norm)
+            for i, vector in own.items():
+                fresh[str(i)][PARAMETERS] = new.pop(vector.name)
             moved |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
             tail = "" if len(self.network.updates) == 1 else f"/{prefix}"
             report |= {f"{name}{tail}": value for name, value in said.items()}
         write(self.state["models"], moved)
+        moved = {path: new for path, new in snapshot(self.state).items() if new is not held[path]}
+        write(self.state, guarded(window, moved, held))
+        for i, vector in enumerate(self.vectors or []):
+            self._spread(vector, self.flat[str(i)], fresh[str(i)], window)
         return report
+
+    def _spread(self, vector: Vector, held: Batch, fresh: Batch, window: mx.array) -> None:
+        """Keeps a vector's new arrays where `window` is true, and shows them to the state as views."""
+        # guarded() finds a leaf's slots and averages by their names' ends
+        names = {key: f"models.{i}.{vector.name}" if key == PARAMETERS else f"{key}.{vector.name}"
+                 for i, key in enumerate(fresh)}  # fmt: skip
+        kept = guarded(window, {names[k]: a for k, a in fresh.items()}, {names[k]: a for k, a in held.items()})
+        held.update({key: kept[name] for key, name in names.items()})
+        write(self.state["models"], dict(zip(vector.paths, vector.views(held[PARAMETERS]), strict=True)))
+        for key, places in vector.places().items():
+            for (container, name), view in zip(places, vector.views(held[key]), strict=True):
+                container[name] = view
 
     def _count(self, finite: mx.array, window: mx.array, last: bool) -> None:
         state = self.state
@@ -219,27 +276,6 @@ def guarded(ok: mx.array, moved: Batch, held: Batch) -> Batch:
                 last = mx.where(ok, array, last)
         kept[path] = mx.where(ok, moved[path], last)
     return kept
-
-
-def packed(gradients: Batch, divisor: mx.array | None = None) -> tuple[Batch, mx.array]:
-    """The gradients in float32, over divisor, as views of one vector; and their norm: a few kernels instead of many.
-
-    Odd sizes come last, so that the others stay aligned for loads of several numbers.
-    """
-    order = sorted(gradients, key=lambda path: gradients[path].size % 8 != 0)
-    whole = _float32(mx.concatenate([gradients[path].reshape(-1) for path in order]))
-    whole = whole if divisor is None else whole / divisor
-    views: Batch = {}
-    start = 0
-    for path in order:
-        end = start + gradients[path].size
-        views[path], start = whole[start:end].reshape(gradients[path].shape), end
-    return {path: views[path] for path in gradients}, global_norm({"": whole})
-
-
-def _float32(x: mx.array) -> mx.array:
-    """float32 for anything narrower."""
-    return x if x.dtype == mx.float64 else x.astype(mx.float32)
 
 
 def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:

@@ -1,0 +1,95 @@
+"""A parameter group as one vector: its weights, optimizer slots and averages take one kernel each, not one a leaf.
+
+On a GPU a launch costs about as much as moving a hundred thousand numbers; a UNet has 300 leaves. Only optimizers that
+treat every number alike can work on the vector; their numbers are the same as leaf by leaf.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+
+from runtime.op import Batch
+from training.network import Network
+from training.update import UpdateOp
+
+ELEMENTWISE = (
+    optim.SGD, optim.RMSprop, optim.Adagrad, optim.AdaDelta, optim.Adam, optim.AdamW, optim.Adamax, optim.Lion
+)  # fmt: skip
+PARAMETERS = "parameters"
+ALIGNMENT = 64  # every leaf starts at a multiple of so many numbers, as matrix products and vector loads like it
+
+
+class Vector:
+    """The leaves that group `index` of an update trains, end to end.
+
+    name: under which the update sees the vector as one leaf (label: with the model's name in front, as in paths).
+    """
+
+    def __init__(self, update: UpdateOp, index: int, prefix: str):
+        self.update, self.index, self.name, self.label = update, index, f"flat{index}", f"{prefix}.flat{index}"
+        leaves = {path: leaf for path, leaf in update.leaves().items() if update.owner[path] == index}
+        self.own, self.paths = list(leaves), [f"{prefix}.{path}" for path in leaves]
+        self.shapes = [leaf.shape for leaf in leaves.values()]
+        self.sizes = [leaf.size for leaf in leaves.values()]
+
+    def join(self, arrays: list[mx.array]) -> mx.array:
+        """The vector (N,) of arrays of the leaves' shapes, zeros between them."""
+        parts = []
+        for array, size in zip(arrays, self.sizes, strict=True):
+            parts.append(array.reshape(-1))
+            if size % ALIGNMENT:
+                parts.append(mx.zeros(-size % ALIGNMENT, array.dtype))
+        return mx.concatenate(parts)
+
+    def views(self, vector: mx.array) -> list[mx.array]:
+        """The leaves of a vector (N,); nothing is copied."""
+        found, start = [], 0
+        for shape, size in zip(self.shapes, self.sizes, strict=True):
+            found.append(vector[start : start + size].reshape(shape))
+            start += size + -size % ALIGNMENT
+        return found
+
+    def places(self) -> dict[str, list[tuple[Any, str]]]:
+        """Where the state keeps the leaves' slots and averages: by slot, (container, key) of every leaf."""
+        state: Any = self.update.groups[self.index].optimizer.state
+        found: dict[str, list[tuple[Any, str]]] = {}
+        for slot in state[self.own[0]]:
+            found[f"slot.{slot}"] = [(state[path], slot) for path in self.own]
+        averages = self.update.averages
+        return found | {f"ema.{d}": [(averages.state[str(d)], path) for path in self.own] for d in averages.decays}
+
+    @contextmanager
+    def installed(self, arrays: Batch) -> Iterator[None]:
+        """The update finds the vector as a leaf called `name`; on leaving, `arrays` holds what became of it."""
+        state: Any = self.update.groups[self.index].optimizer.state
+        averages = self.update.averages.state
+        decays = [key.removeprefix("ema.") for key in arrays if key.startswith("ema.")]
+        self.update.owner[self.name] = self.index
+        state[self.name] = {key.removeprefix("slot."): a for key, a in arrays.items() if key.startswith("slot.")}
+        for decay in decays:
+            averages[decay][self.name] = arrays[f"ema.{decay}"]
+        yield
+        arrays |= {f"slot.{slot}": array for slot, array in state.pop(self.name).items()}
+        arrays |= {f"ema.{decay}": averages[decay].pop(self.name) for decay in decays}
+        del self.update.owner[self.name]
+
+
+def vectors(network: Network) -> list[Vector]:
+    """One for every parameter group that can be flattened."""
+    found = []
+    for update in network.updates:
+        alone = all(other is update or other.model is not update.model for other in network.updates)
+        for index, group in enumerate(update.groups):
+            own = {path: leaf for path, leaf in update.leaves().items() if update.owner[path] == index}
+            state: Any = group.optimizer.state
+            like = all(
+                isinstance(array, mx.array) and array.shape == leaf.shape
+                for path, leaf in own.items() for array in state[path].values()
+            )  # fmt: skip
+            wide = all(leaf.dtype == mx.float32 for leaf in own.values())
+            if own and alone and like and wide and type(group.optimizer) in ELEMENTWISE:
+                found.append(Vector(update, index, network.name_of(update.model)))
+    return found
