@@ -24,7 +24,7 @@ import runtime.blas  # noqa: F401  before mlx
 # isort: split
 import mlx.core as mx
 
-from models import group_norm_cuda
+from models import cuda_launch
 from models.elementary import silu
 from models.group_norm import GroupNorm, fits
 from runtime.device import select
@@ -136,7 +136,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--own", action="store_true")
     given = parser.parse_args()
-    group_norm_cuda.COMPILER = "own" if given.own else group_norm_cuda.COMPILER
+    cuda_launch.COMPILER = "own" if given.own else cuda_launch.COMPILER
     select("gpu")
     cases = [(size, dtype, True) for size in SIZES for dtype in BOUND] + [((16, 256), mx.bfloat16, False)]
     if given.quick:

@@ -9,8 +9,9 @@ import numpy as np
 
 from models.attention import attention
 from models.checkpointing import checkpointed
-from models.elementary import gelu, layer_norm
+from models.elementary import gelu
 from models.layers import check_sample, check_times, class_embedding
+from models.modulated_norm import modulated
 from models.tokens import (
     NumberEmbedding,
     check_heads,
@@ -33,11 +34,6 @@ def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:
     row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     angles = [place.reshape(-1, 1) * waves for place in (column, row)]
     return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
-
-
-def modulated(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
-    """Layer norm of x (B, L, D), statistics in float32, scaled by 1 + scale and shifted, both (B, 1, D)."""
-    return layer_norm(x) * (1 + scale) + shift
 
 
 class Block(nn.Module):

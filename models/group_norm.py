@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models import group_norm_cuda
+from models.derived import derived, filled
 from runtime.errors import UsageError
 
 KERNELS: ModuleType = group_norm_cuda
@@ -96,35 +97,6 @@ def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.arr
         return [(z * mx.sigmoid(z) if silu else z).astype(x.dtype), statistics]
 
     return f
-
-
-def derived(kernel: Callable, plain: Callable) -> Callable[..., list[mx.array]]:
-    """A kernel, a function of arrays that gives a list, whose jvp, vjp and vmap are those of the operations `plain`."""
-
-    @mx.custom_function
-    def f(*arrays):
-        # without stop_gradient MLX would differentiate this body instead
-        return kernel(*(mx.stop_gradient(v) for v in arrays))
-
-    @f.jvp
-    def _(primals, tangents):
-        return mx.jvp(plain, primals, filled(primals, tangents))[1]
-
-    @f.vjp
-    def _(primals, cotangents, _outputs):
-        return mx.vjp(plain, primals, cotangents)[1]
-
-    @f.vmap
-    def _(inputs, axes):
-        found = mx.vmap(plain, in_axes=tuple(axes))(*inputs)
-        return found, [0] * len(found)
-
-    return cast(Callable[..., list[mx.array]], f)
-
-
-def filled(primals, tangents) -> list[mx.array]:
-    """The tangents, zeros where there is none."""
-    return [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]
 
 
 @lru_cache

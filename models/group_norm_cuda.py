@@ -9,18 +9,12 @@ R-th pixel. Each kernel reads its image twice: the second time it comes from the
 """
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
-from typing import cast
 
 import mlx.core as mx
 
-from runtime import nvrtc
+from models.cuda_launch import THREADS, launch
 
-THREADS, WIDTH = 512, 8  # at most, in a block; channels of a thread
-# "mlx": by mx.fast.cuda_kernel, in every process anew. "own": by runtime.nvrtc, kept on disk, at most 64 registers a
-# thread so that two blocks share a multiprocessor; nobody has run that on a GPU yet (benchmarks/group_norm.py --own).
-COMPILER = "mlx"
+WIDTH = 8  # channels of a thread
 
 HEADER = r"""
 template <typename T> struct alignas(16) Eight { T at[8]; };
@@ -213,70 +207,27 @@ def rows_of(slab: int) -> int:
     return max(step, THREADS // vectors // step * step)
 
 
-@lru_cache
-def kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], body: str) -> Callable[..., list[mx.array]]:
-    """The compiled kernel; its source is the same for every size."""
-    source = BEGIN + body.replace("/*REDUCE*/", REDUCE)
-    made = mx.fast.cuda_kernel(f"group_norm_{name}", inputs, outputs, source, header=HEADER)
-    return cast(Callable[..., list[mx.array]], made)
-
-
-@lru_cache
-def own_source(name: str, parameters: tuple[str, ...], body: str, number: str, silu: bool) -> str:
-    """The kernel group_norm_<name> on its own, for the type `number` of x; sizes and eps come as scalars."""
-    scalars = [*(f"int n{i}" for i in range(6)), "float e"]
-    begin = f"""
-  using T = {number};
-  constexpr bool SILU = {str(silu).lower()};
-  const int dims[] = {{n0, n1, n2, n3, n4, n5}};
-  const float eps[] = {{e}};
-"""
-    signature = f'extern "C" __global__ void __launch_bounds__({THREADS}, 2)\ngroup_norm_{name}'
-    parts = (begin, BEGIN, body.replace("/*REDUCE*/", REDUCE))
-    return f"{nvrtc.HEADER}{HEADER}{signature}({', '.join([*parameters, *scalars])}) {{{''.join(parts)}}}\n"
-
-
-def launch(
-    name: str, body: str, inputs: dict, outputs: dict, x: mx.array, groups: int, silu: bool, eps: float | None = None
+def run(
+    name: str, body: str, inputs: dict, outputs: dict, groups: int, silu: bool, eps: float | None = None
 ) -> list[mx.array]:
     """Runs a kernel over every image and slab; outputs: name to (shape, dtype)."""
+    x = inputs["x"]
     channels = x.shape[-1]
     slab = slab_of(channels, groups)
     assert slab is not None
     rows = rows_of(slab)
-    threads, blocks = slab // WIDTH * rows, x.shape[0] * channels // slab
     lead = channels if len(inputs["A"]) == x.shape[0] else 0
     sizes = [x.size // (x.shape[0] * channels), channels, channels // groups, slab, rows, lead]
-    options: dict = {
-        "grid": (blocks * threads, 1, 1),
-        "threadgroup": (threads, 1, 1),
-        "output_shapes": [shape for shape, _ in outputs.values()],
-        "output_dtypes": [dtype for _, dtype in outputs.values()],
-    }
-    if COMPILER == "own":
-        words = [f"const {nvrtc.TYPES[array.dtype]}* {key}" for key, array in inputs.items()]
-        words += [f"{nvrtc.TYPES[dtype]}* {key}" for key, (_, dtype) in outputs.items()]
-        source = own_source(name, tuple(words), body, nvrtc.TYPES[x.dtype], silu)
-        return mx.fast.precompiled_cuda_kernel(
-            name=f"group_norm_{name}",
-            compiled_source=nvrtc.compiled(source, nvrtc.architecture()),
-            inputs=list(inputs.values()),
-            scalars=[*sizes, float(eps or 0)],
-            ensure_row_contiguous=True,
-            **options,
-        )
-    if eps is not None:
-        inputs = {**inputs, "eps": mx.array([eps])}
-    call = kernel(name, (*inputs, "dims"), tuple(outputs), body)
-    arrays = [*inputs.values(), mx.array(sizes, mx.int32)]
-    return call(inputs=arrays, template=[("T", x.dtype), ("SILU", silu)], **options)
+    source = BEGIN + body.replace("/*REDUCE*/", REDUCE)
+    blocks, threads = x.shape[0] * channels // slab, slab // WIDTH * rows
+    return launch(f"group_norm_{name}", HEADER, source, inputs, outputs, {"SILU": silu}, sizes, eps, blocks, threads)
 
 
 def forward(x, a, d, groups: int, eps: float, silu: bool) -> list[mx.array]:
     """y like x, and mean and 1 / std of every group, (B, groups, 2) float32."""
     inputs = {"x": x, "A": a, "D": d}
     outputs = {"y": (x.shape, x.dtype), "stats": ((x.shape[0], groups, 2), mx.float32)}
-    return launch("forward", FORWARD, inputs, outputs, x, groups, silu, eps)
+    return run("forward", FORWARD, inputs, outputs, groups, silu, eps)
 
 
 def backward(x, a, d, stats, g, groups: int, silu: bool) -> list[mx.array]:
@@ -284,11 +235,11 @@ def backward(x, a, d, stats, g, groups: int, silu: bool) -> list[mx.array]:
     inputs = {"x": x, "g": g, "A": a, "D": d, "stats": stats}
     rows = (x.shape[0], x.shape[-1])
     outputs = {"dx": (x.shape, x.dtype), "dA": (rows, mx.float32), "dD": (rows, mx.float32)}
-    dx, da, dd = launch("backward", BACKWARD, inputs, outputs, x, groups, silu)
+    dx, da, dd = run("backward", BACKWARD, inputs, outputs, groups, silu)
     return [dx, *(v if v.shape == a.shape else v.sum(axis=0, keepdims=True) for v in (da, dd))]
 
 
 def tangent(x, a, d, t, ta, td, groups: int, eps: float, silu: bool) -> mx.array:
     """The jvp of y along (t, ta, td)."""
     inputs = {"x": x, "t": t, "A": a, "D": d, "tA": ta, "tD": td}
-    return launch("tangent", TANGENT, inputs, {"ty": (x.shape, x.dtype)}, x, groups, silu, eps)[0]
+    return run("tangent", TANGENT, inputs, {"ty": (x.shape, x.dtype)}, groups, silu, eps)[0]

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from models import group_norm, group_norm_cuda
+from models import cuda_launch, group_norm, group_norm_cuda
 from models.group_norm import GroupNorm, expression, fused
 from runtime import nvrtc
 from runtime.errors import UsageError
@@ -190,7 +190,7 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
         seen[name] = ([part.split(" ")[-1] for part in head], scalars, options["ensure_row_contiguous"])
         return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
 
-    monkeypatch.setattr(group_norm_cuda, "COMPILER", "own")
+    monkeypatch.setattr(cuda_launch, "COMPILER", "own")
     monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
     monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
     monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)

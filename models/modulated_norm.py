@@ -1,0 +1,94 @@
+"""Layer norm with modulation, as in adaLN (arXiv 2212.09748): MLX's operations, or CUDA kernels of one pass each."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import cast
+
+import mlx.core as mx
+
+from models import layer_norm_cuda
+from models.derived import derived, filled
+from models.elementary import layer_norm
+from runtime.errors import UsageError
+
+EPS = 1e-6
+KERNELS: ModuleType = layer_norm_cuda
+# "plain", "fused" (the CUDA kernels; read while tracing), or "auto": plain, until somebody has measured on a GPU.
+MODE = "auto"
+
+
+def modulated(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
+    """Layer norm of x (B, L, D), statistics in float32, scaled by 1 + scale and shifted, both (B, 1, D).
+
+    Raises UsageError for an unknown MODE, and for "fused" where the kernels don't fit.
+    """
+    if MODE not in ("auto", "plain", "fused"):
+        raise UsageError(f"modulated_norm.MODE must be auto, plain or fused, got {MODE!r}.")
+    if MODE != "fused":
+        return layer_norm(x) * (1 + scale) + shift
+    if KERNELS is layer_norm_cuda and not fits(x):
+        raise UsageError(
+            "modulated_norm.MODE=fused needs an NVIDIA GPU, float32, bfloat16 or float16, and a multiple of 8 features "
+            f"up to {layer_norm_cuda.WIDEST}; got {mx.default_device()}, {x.dtype} and {x.shape[-1]} features."
+        )
+    a, s = (1 + scale.astype(mx.float32)).squeeze(1), shift.astype(mx.float32).squeeze(1)
+    return fused(KERNELS, EPS)(x, a, s)[0]
+
+
+def fits(x: mx.array) -> bool:
+    """Whether the CUDA kernels can run here on x."""
+    return (
+        mx.default_device() == mx.Device(mx.gpu)
+        and mx.cuda.is_available()
+        and x.dtype in (mx.float32, mx.bfloat16, mx.float16)
+        and layer_norm_cuda.takes(x.shape[-1])
+    )
+
+
+def expression(eps: float) -> Callable[..., list[mx.array]]:
+    """What `fused` computes, in MLX's operations."""
+
+    def f(x, a, s):
+        y = x if x.dtype == mx.float64 else x.astype(mx.float32)
+        y = y - y.mean(axis=-1, keepdims=True)
+        y = y * mx.rsqrt(mx.square(y).mean(axis=-1, keepdims=True) + eps)
+        return [(y * a[:, None] + s[:, None]).astype(x.dtype)]
+
+    return f
+
+
+@lru_cache
+def fused(kernels: ModuleType, eps: float) -> Callable[..., list[mx.array]]:
+    """f(x (B, L, D), a, s (B, D)) -> [a xhat + s].
+
+    kernels: forward, backward and tangent, as layer_norm_cuda has them, are its values, vjp and jvp. Derivatives of
+    these two, and everything under vmap, are those of MLX's operations.
+    """
+    plain = expression(eps)
+    tangent = derived(
+        lambda *arrays: kernels.tangent(*arrays, eps),
+        lambda *arrays: mx.jvp(plain, list(arrays[:3]), list(arrays[3:]))[1],
+    )
+    backward = derived(
+        lambda *arrays: kernels.backward(*arrays, eps), lambda x, a, s, g: mx.vjp(plain, [x, a, s], [g])[1]
+    )
+
+    @mx.custom_function
+    def f(x, a, s):
+        x, a, s = (mx.stop_gradient(v) for v in (x, a, s))  # as in `derived`
+        return kernels.forward(x, a, s, eps)
+
+    @f.jvp
+    def _(primals, tangents):
+        return tangent(*primals, *filled(primals, tangents))
+
+    @f.vjp
+    def _(primals, cotangents, _outputs):
+        return backward(*primals, cotangents[0])
+
+    @f.vmap
+    def _(inputs, axes):
+        return mx.vmap(plain, in_axes=tuple(axes))(*inputs), [0]
+
+    return cast(Callable[..., list[mx.array]], f)
