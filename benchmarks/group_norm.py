@@ -28,21 +28,31 @@ from models import cuda_launch
 from models.elementary import silu
 from models.group_norm import GroupNorm, fits
 from runtime.device import select
+from runtime.errors import UsageError
 
 SIZES = [(32, 128), (16, 256), (8, 256), (32, 384), (16, 512), (32, 64), (8, 96)]  # height, channels
 BOUND = {mx.float32: 2e-3, mx.bfloat16: 3e-2, mx.float16: 5e-3}
 NAMES, THROUGH = ("values", "gradient", "jvp", "gradient beside jvp"), "gradient through jvp"
 
 
-def functions(norm: GroupNorm, mode: str, act: bool, compiled: bool = True):
-    """Functions of (x, scale, shift, g): NAMES, and the gradient through the jvp; with modulation, and SiLU for act."""
+def calls(norm: GroupNorm, act: bool) -> Callable[[str], Callable]:
+    """Mode to the norm in that mode, a function of (x, scale, shift); with SiLU for act."""
 
-    def call(x, scale, shift):
-        GroupNorm.mode = mode
-        if mode == "fused":
-            return norm(x, silu=act, scale=scale, shift=shift)
-        y = norm(x, scale=scale, shift=shift)
-        return silu(y) if act else y
+    def of(mode: str):
+        def call(x, scale, shift):
+            GroupNorm.mode = mode
+            if mode == "fused":
+                return norm(x, silu=act, scale=scale, shift=shift)
+            y = norm(x, scale=scale, shift=shift)
+            return silu(y) if act else y
+
+        return call
+
+    return of
+
+
+def functions(call: Callable, compiled: bool = True) -> dict[str, Callable]:
+    """Functions of (x, scale, shift, g): NAMES, and the gradient through the jvp."""
 
     def both(x, scale, shift, g):
         (u,), (slope,) = mx.jvp(call, [x, scale, shift], [g.astype(x.dtype), shift, scale])
@@ -104,10 +114,10 @@ def norm_of(channels: int) -> GroupNorm:
     return norm
 
 
-def compared(norm: GroupNorm, arguments: list, dtype: mx.Dtype, act: bool) -> tuple[dict, float]:
+def compared(of: Callable[[str], Callable], arguments: list, dtype: mx.Dtype) -> tuple[dict, float]:
     """The numbers of a line, and its largest error over the bound; the reference is plain, in float32."""
     wide = [a.astype(mx.float32) for a in arguments]
-    reference, plain, fused = (functions(norm, mode, act) for mode in ("plain", "plain", "fused"))
+    reference, plain, fused = (functions(of(mode)) for mode in ("plain", "plain", "fused"))
     line, worst = {}, 0.0
     for name in NAMES:
         begin = time.perf_counter()
@@ -121,41 +131,64 @@ def compared(norm: GroupNorm, arguments: list, dtype: mx.Dtype, act: bool) -> tu
     return line, worst
 
 
-def through_error() -> float:
+def through_error(of: Callable[[str], Callable], arguments: list) -> float:
     """The error of the gradient through the jvp, over the bound; not compiled, as MLX's operations take it there."""
-    norm, arguments = norm_of(64), arguments_of((4, 8, 8, 64), mx.float32)
-    found, wanted = (functions(norm, m, True, compiled=False)[THROUGH](*arguments)
-                     for m in ("fused", "plain"))  # fmt: skip
+    found, wanted = (functions(of(mode), compiled=False)[THROUGH](*arguments) for mode in ("fused", "plain"))
     return error(found, wanted) / BOUND[mx.float32]
 
 
-def main() -> int:
-    """Every size and dtype; 1 when the kernels can't run or an error is too large."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def report(cases, through) -> int:
+    """Prints a line for each (label, of, arguments, dtype) of cases, then the verdict; through: (of, arguments)."""
+    failed = []
+    for label, of, arguments, dtype in cases:
+        line, worst = compared(of, arguments, dtype)
+        name = str(dtype).split(".")[-1]
+        print(json.dumps({"shape": arguments[0].shape, "dtype": name, **label, **line}), flush=True)
+        if not worst < 1:
+            failed.append(f"{arguments[0].shape} {name} {worst:.1f} times the bound")
+    if not (worst := through_error(*through)) < 1:
+        failed.append(f"{THROUGH} {worst:.1f} times the bound")
+    print("FAILED: " + "; ".join(failed) if failed else "ALL PASS")
+    return int(bool(failed))
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """The command line of this and its peers; also sets the compiler."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--own", action="store_true")
     given = parser.parse_args()
     cuda_launch.COMPILER = "own" if given.own else cuda_launch.COMPILER
-    select("gpu")
+    return given
+
+
+def refused(possible: Callable[[], bool]) -> bool:
+    """Selects the GPU; true, with a sentence, where the kernels can't run."""
+    try:
+        select("gpu")
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return True
+    if not possible():
+        print("the CUDA kernels can't run here: they need an NVIDIA GPU and MLX for CUDA.", file=sys.stderr)
+        return True
+    return False
+
+
+def main() -> int:
+    """Every size and dtype; 1 when an error is too large, 2 where the kernels can't run."""
+    given = options(__doc__)
+    if refused(lambda: fits(mx.zeros((1, 1, 1, 128)), GroupNorm(128).groups)):
+        return 2
     cases = [(size, dtype, True) for size in SIZES for dtype in BOUND] + [((16, 256), mx.bfloat16, False)]
     if given.quick:
         cases = [(size, dtype, True) for size in ((32, 128), (16, 512)) for dtype in (mx.float32, mx.bfloat16)]
-    failed = []
-    for (height, channels), dtype, act in cases:
-        norm, shape = norm_of(channels), (given.batch, height, height, channels)
-        arguments = arguments_of(shape, dtype)
-        if not fits(arguments[0], norm.groups):
-            print("the CUDA kernels can't run here: no NVIDIA GPU in use, or another MLX", file=sys.stderr)
-            return 1
-        line, worst = compared(norm, arguments, dtype, act)
-        print(json.dumps({"shape": shape, "dtype": str(dtype).split(".")[-1], "silu": act, **line}), flush=True)
-        if not worst < 1:
-            failed.append(f"{shape} {dtype} {worst:.1f} times the bound")
-    if not (worst := through_error()) < 1:
-        failed.append(f"gradient through the jvp {worst:.1f} times the bound")
-    print("FAILED: " + "; ".join(failed) if failed else "ALL PASS")
-    return int(bool(failed))
+    made = (
+        ({"silu": act}, calls(norm_of(channels), act), arguments_of((given.batch, h, h, channels), dtype), dtype)
+        for (h, channels), dtype, act in cases
+    )
+    return report(made, (calls(norm_of(64), True), arguments_of((4, 8, 8, 64), mx.float32)))
 
 
 if __name__ == "__main__":
