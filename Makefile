@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA := $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),cuda,cpu),cpu)
 
-.PHONY: setup check test test-slow bench smoke
+.PHONY: setup check test test-slow bench bench-gpu smoke
 
 setup: ## a virtual environment with everything for development
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,13 @@ test-slow: ## trains; much longer
 bench: ## one JSON line a variant
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/step_time.py --model all
+
+bench-gpu: ## on one NVIDIA GPU: kernels checked, then ms per training step and images a second
+	$(BIN)/python benchmarks/group_norm.py
+	for model in unet36 dit_b; do \
+	  $(BIN)/python benchmarks/step_time.py --device gpu --model $$model --loss all --precision bf16 && \
+	  $(BIN)/python benchmarks/sampling.py --device gpu --model $$model || exit 1; \
+	done
 
 smoke: ## one short run from the command line to a checkpoint
 	$(BIN)/python launcher.py run_name=smoke max_steps=20 overwrite=true trackio.enabled=false
