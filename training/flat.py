@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from runtime.op import Batch
+from runtime.slots import slots
 from training.network import Network
 from training.update import UpdateOp
 
@@ -34,6 +35,8 @@ class Vector:
         self.own, self.paths = list(leaves), [f"{prefix}.{path}" for path in leaves]
         self.shapes = [leaf.shape for leaf in leaves.values()]
         self.sizes = [leaf.size for leaf in leaves.values()]
+        places = {path: (container, key) for path, container, key in slots(update.model)}
+        self.weights: list[tuple[Any, Any]] = [places[path] for path in leaves]
 
     def join(self, arrays: list[mx.array]) -> mx.array:
         """The vector (N,) of arrays of the leaves' shapes, zeros between them."""
@@ -52,10 +55,10 @@ class Vector:
             start += size + -size % ALIGNMENT
         return found
 
-    def places(self) -> dict[str, list[tuple[Any, str]]]:
-        """Where the state keeps the leaves' slots and averages: by slot, (container, key) of every leaf."""
+    def places(self) -> dict[str, list[tuple[Any, Any]]]:
+        """Where the state keeps the leaves, their slots and averages: by kind, (container, key) of every leaf."""
         state: Any = self.update.groups[self.index].optimizer.state
-        found: dict[str, list[tuple[Any, str]]] = {}
+        found = {PARAMETERS: self.weights}
         for slot in state[self.own[0]]:
             found[f"slot.{slot}"] = [(state[path], slot) for path in self.own]
         averages = self.update.averages

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from runtime.errors import UsageError
 from runtime.op import Batch, Context
-from runtime.slots import slots, snapshot, write
+from runtime.slots import snapshot, write
 from training.flat import PARAMETERS, Vector, vectors
 from training.network import Mixed, Network
 from training.update import UpdateOp, global_norm
@@ -28,11 +28,12 @@ class TrainStep:
 
     state: everything that changes, each array once (models, op state, optimizers, averages, carry, sums, counters).
     accumulate: micro-batches per update; their losses are averaged. precision: "fp32", "bf16" or "fp16" forward over
-    float32 weights. start(batch) must see one batch before the first call (the carry takes its shapes).
+    float32 weights. flatten: train parameter groups as vectors where they can be (None: on a GPU). start(batch) must
+    see one batch before the first call (the carry takes its shapes).
     """
 
     def __init__(self, network: Network, accumulate: int = 1, precision: str = "fp32", compile: bool = True,
-                 steps_per_epoch: int = 1):  # fmt: skip
+                 steps_per_epoch: int = 1, flatten: bool | None = None):  # fmt: skip
         if not network.updates:
             raise UsageError("this network has no UpdateOp: nothing would be trained.")
         if accumulate < 1:
@@ -41,9 +42,9 @@ class TrainStep:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.network, self.accumulate, self.compile = network, accumulate, compile
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
-        self.flatten = accumulate == 1 and mx.default_device() == mx.Device(mx.gpu)  # read at the first call
-        self.vectors: list[Vector] | None = None
-        self.flat: dict[str, Batch] = {}  # of each vector: weights, optimizer slots, averages
+        flatten = mx.default_device() == mx.Device(mx.gpu) if flatten is None else flatten
+        self.vectors = vectors(network) if flatten and accumulate == 1 else []
+        self.flat: dict[str, Batch] = {str(i): {} for i in range(len(self.vectors))}  # weights, slots, averages
         self._seen: dict[tuple[int, str], list[mx.array]] = {}  # the leaves that the last step made of them
         self.losses: dict[str, list[UpdateOp]] = {}
         for update in network.updates:
@@ -92,18 +93,12 @@ class TrainStep:
 
     def _leaves(self) -> Iterator[tuple[int, str, list[mx.array]]]:
         """What the state holds for every vector: its number, "parameters" or a slot or average, and the leaves."""
-        places = (
-            {path: (container, key) for path, container, key in slots(self.state["models"])} if self.vectors else {}
-        )
-        for i, vector in enumerate(self.vectors or []):
-            for key, where in ({PARAMETERS: [places[p] for p in vector.paths]} | vector.places()).items():
-                yield i, key, [container[name] for container, name in where]
+        for i, vector in enumerate(self.vectors):
+            for key, places in vector.places().items():
+                yield i, key, [container[name] for container, name in places]
 
     def _join(self) -> None:
         """Makes the vectors, at first and for leaves that somebody else has written since the last step."""
-        if self.vectors is None:
-            self.vectors = vectors(self.network) if self.flatten else []
-            self.flat.update({str(i): {} for i in range(len(self.vectors))})
         for i, key, leaves in self._leaves():
             seen = self._seen.get((i, key), [])
             if len(seen) != len(leaves) or any(a is not b for a, b in zip(seen, leaves, strict=True)):
@@ -112,9 +107,9 @@ class TrainStep:
     def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool, phases=None) -> Batch:
         state, old = self.state, snapshot(self.state)
         trained = {p: old[f"models.{p}"] for paths in self.leaves.values() for p in paths}
-        joined = {path for vector in self.vectors or [] for path in vector.paths}
+        joined = {path for vector in self.vectors for path in vector.paths}
         weights = self._cast({p: leaf for p, leaf in trained.items() if p not in joined})
-        for i, vector in enumerate(self.vectors or []):
+        for i, vector in enumerate(self.vectors):
             whole = self.flat[str(i)][PARAMETERS]
             weights |= zip(vector.paths, vector.views(self._cast({"": whole})[""]), strict=True)
         epoch = state["step"] // self.steps_per_epoch
@@ -173,7 +168,7 @@ class TrainStep:
         trained = {path: weights[path] for path in self.leaves[loss]}
         (_, value, seen, changed), grads = mx.value_and_grad(evaluate)(trained)
         write(self.state, old)
-        for vector in self.vectors or []:
+        for vector in self.vectors:
             if vector.update.loss_name == loss:
                 grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
         grads = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
@@ -214,7 +209,7 @@ class TrainStep:
         fresh = {str(i): dict(arrays) for i, arrays in self.flat.items()}
         for update in self.network.updates:
             prefix = self.network.name_of(update.model)
-            own = {i: vector for i, vector in enumerate(self.vectors or []) if vector.update is update}
+            own = {i: vector for i, vector in enumerate(self.vectors) if vector.update is update}
             parameters = {vector.name: self.flat[str(i)][PARAMETERS] for i, vector in own.items()}
             joined = {path for vector in own.values() for path in vector.own}
             parameters |= {path: current[f"{prefix}.{path}"] for path in update.owner if path not in joined}
@@ -232,7 +227,7 @@ class TrainStep:
         write(self.state["models"], moved)
         moved = {path: new for path, new in snapshot(self.state).items() if new is not held[path]}
         write(self.state, guarded(window, moved, held))
-        for i, vector in enumerate(self.vectors or []):
+        for i, vector in enumerate(self.vectors):
             self._spread(vector, self.flat[str(i)], fresh[str(i)], window)
         return report
 
@@ -243,7 +238,6 @@ class TrainStep:
                  for i, key in enumerate(fresh)}  # fmt: skip
         kept = guarded(window, {names[k]: a for k, a in fresh.items()}, {names[k]: a for k, a in held.items()})
         held.update({key: kept[name] for key, name in names.items()})
-        write(self.state["models"], dict(zip(vector.paths, vector.views(held[PARAMETERS]), strict=True)))
         for key, places in vector.places().items():
             for (container, name), view in zip(places, vector.views(held[key]), strict=True):
                 container[name] = view

@@ -20,9 +20,7 @@ SIZES = (2, 7, 16, 2)
 
 
 def step_of(flatten, **options):
-    step = regression_step(mlp(sizes=SIZES), **options)
-    step.flatten = flatten
-    return step
+    return regression_step(mlp(sizes=SIZES), flatten=flatten, **options)
 
 
 def arrays(step):
@@ -58,7 +56,7 @@ OPTIONS = [
 def test_training_is_the_same(precision, options):
     flat, plain = step_of(True, precision=precision, **options), step_of(False, precision=precision, **options)
     outs = [run(step, 6) for step in (flat, plain)]
-    assert len(flat.vectors or []) == len(options.get("groups", [])) + 1 and not plain.vectors
+    assert len(flat.vectors) == len(options.get("groups", [])) + 1 and not plain.vectors
     assert_same(arrays(flat), arrays(plain), rtol=2e-5, atol=1e-6)
     for name in outs[1]:
         assert np.allclose(np.array(outs[0][name]), np.array(outs[1][name]), rtol=1e-4), name
@@ -102,7 +100,7 @@ def test_only_what_is_elementwise_float32_and_trained_once_is_joined():
     assert vectors(twice) == []
     second = ObjectiveOp(other, Regression(), "other")
     assert len(vectors(Network([loss, second, UpdateOp(model, Adam), UpdateOp(other, Adam, name="other")]))) == 2
-    step = TrainStep(Network([loss, UpdateOp(model, Adam)]), accumulate=2)
+    step = TrainStep(Network([loss, UpdateOp(model, Adam)]), accumulate=2, flatten=True)
     step.start(batches(1)[0])
     step(batches(1)[0], step_key(0, 0), last=False)
     assert step.vectors == []
@@ -110,8 +108,7 @@ def test_only_what_is_elementwise_float32_and_trained_once_is_joined():
 
 def kernels(flatten):
     """Nodes of a step's graph that cost a launch."""
-    step = regression_step(mlp(sizes=(2, *[16] * 12, 2)), precision="bf16", ema=[0.9])
-    step.flatten = flatten
+    step = regression_step(mlp(sizes=(2, *[16] * 12, 2)), precision="bf16", ema=[0.9], flatten=flatten)
     run(step, 2)
     mx.eval(step.state)
     before = snapshot(step.state)
