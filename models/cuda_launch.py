@@ -17,6 +17,12 @@ COMPILER = "mlx"
 THREADS = 512  # of a block, at most
 
 
+def available(x: mx.array) -> bool:
+    """Whether CUDA kernels can run here on x, whatever its shape."""
+    here = mx.default_device() == mx.Device(mx.gpu) and mx.cuda.is_available()
+    return here and x.dtype in (mx.float32, mx.bfloat16, mx.float16)
+
+
 def launch(
     name: str,
     header: str,

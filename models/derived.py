@@ -1,4 +1,4 @@
-"""Makes a kernel, which MLX can't differentiate, a function whose derivatives are those of MLX's operations."""
+"""Makes kernels, which MLX can't differentiate, functions with every derivative."""
 
 from collections.abc import Callable
 from typing import cast
@@ -33,3 +33,43 @@ def derived(kernel: Callable, plain: Callable) -> Callable[..., list[mx.array]]:
 def filled(primals, tangents) -> list[mx.array]:
     """The tangents, zeros where there is none."""
     return [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+
+
+def fused(plain: Callable, forward: Callable, tangent: Callable, backward: Callable) -> Callable[..., list[mx.array]]:
+    """f(*arrays) -> [y, *statistics without derivatives], by kernels; `plain` is the same in MLX's operations.
+
+    forward(*arrays) gives that list, tangent(*arrays, *tangents) y's jvp as [ty], backward(*arrays, *statistics, g)
+    the gradients. Derivatives of these two, and everything under vmap, are those of `plain`: right, but not fast.
+    """
+
+    def first(*arrays):
+        return plain(*arrays)[:1]
+
+    def tangent_plain(*arrays):
+        count = len(arrays) // 2
+        return mx.jvp(first, list(arrays[:count]), list(arrays[count:]))[1]
+
+    @mx.custom_function
+    def f(*arrays):
+        return forward(*(mx.stop_gradient(v) for v in arrays))  # as in `derived`
+
+    @f.jvp
+    def _(primals, tangents):
+        moved = derived(tangent, tangent_plain)(*primals, *filled(primals, tangents))
+        return [*moved, *(mx.zeros_like(s) for s in plain(*primals)[1:])]
+
+    @f.vjp
+    def _(primals, cotangents, outputs):
+        # the statistics are functions of the primals in `plain`, which is what makes second derivatives right
+        def backward_plain(*arrays):
+            return mx.vjp(first, list(arrays[: len(primals)]), [arrays[-1]])[1]
+
+        statistics = [mx.stop_gradient(s) for s in outputs[1:]]
+        return derived(backward, backward_plain)(*primals, *statistics, cotangents[0])
+
+    @f.vmap
+    def _(inputs, axes):
+        found = mx.vmap(plain, in_axes=tuple(axes))(*inputs)
+        return found, [0] * len(found)
+
+    return cast(Callable[..., list[mx.array]], f)

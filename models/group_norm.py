@@ -8,13 +8,12 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from models import group_norm_cuda
-from models.derived import derived, filled
+from models import derived, group_norm_cuda
+from models.cuda_launch import available
 from runtime.errors import UsageError
 
 KERNELS: ModuleType = group_norm_cuda
@@ -75,12 +74,7 @@ class GroupNorm(nn.Module):
 
 def fits(x: mx.array, groups: int) -> bool:
     """Whether the CUDA kernels can run here on x."""
-    return (
-        mx.default_device() == mx.Device(mx.gpu)
-        and mx.cuda.is_available()
-        and x.dtype in (mx.float32, mx.bfloat16, mx.float16)
-        and group_norm_cuda.slab_of(x.shape[-1], groups) is not None
-    )
+    return available(x) and group_norm_cuda.slab_of(x.shape[-1], groups) is not None
 
 
 def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
@@ -106,33 +100,9 @@ def fused(kernels: ModuleType, groups: int, eps: float, silu: bool) -> Callable[
     kernels: forward, backward and tangent, as group_norm_cuda has them, are its values, vjp and jvp. Derivatives of
     these two, and everything under vmap, are those of MLX's operations: right, but not fast.
     """
-    plain = expression(groups, eps, silu)
-    tangent = derived(
+    return derived.fused(
+        expression(groups, eps, silu),
+        lambda *arrays: kernels.forward(*arrays, groups, eps, silu),
         lambda *arrays: [kernels.tangent(*arrays, groups, eps, silu)],
-        lambda *arrays: mx.jvp(lambda *p: plain(*p)[0], list(arrays[:3]), list(arrays[3:]))[1],
-    )
-    backward = derived(
         lambda *arrays: kernels.backward(*arrays, groups, silu),
-        # the statistics are functions of x here, which is what makes its second derivatives right
-        lambda x, a, d, _, g: mx.vjp(lambda *p: plain(*p)[0], [x, a, d], [g])[1],
     )
-
-    @mx.custom_function
-    def f(x, a, d):
-        x, a, d = (mx.stop_gradient(v) for v in (x, a, d))  # as in `derived`
-        return kernels.forward(x, a, d, groups, eps, silu)
-
-    @f.jvp
-    def _(primals, tangents):
-        statistics = mx.zeros((primals[0].shape[0], groups, 2))
-        return [*tangent(*primals, *filled(primals, tangents)), statistics]
-
-    @f.vjp
-    def _(primals, cotangents, outputs):
-        return backward(*primals, mx.stop_gradient(outputs[1]), cotangents[0])
-
-    @f.vmap
-    def _(inputs, axes):
-        return mx.vmap(plain, in_axes=tuple(axes))(*inputs), [0, 0]
-
-    return cast(Callable[..., list[mx.array]], f)

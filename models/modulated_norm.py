@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import cast
 
 import mlx.core as mx
 
-from models import layer_norm_cuda
-from models.derived import derived, filled
+from models import derived, layer_norm_cuda
+from models.cuda_launch import available
 from models.elementary import layer_norm
 from runtime.errors import UsageError
 
@@ -38,12 +37,7 @@ def modulated(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
 
 def fits(x: mx.array) -> bool:
     """Whether the CUDA kernels can run here on x."""
-    return (
-        mx.default_device() == mx.Device(mx.gpu)
-        and mx.cuda.is_available()
-        and x.dtype in (mx.float32, mx.bfloat16, mx.float16)
-        and layer_norm_cuda.takes(x.shape[-1])
-    )
+    return available(x) and layer_norm_cuda.takes(x.shape[-1])
 
 
 def expression(eps: float) -> Callable[..., list[mx.array]]:
@@ -65,30 +59,9 @@ def fused(kernels: ModuleType, eps: float) -> Callable[..., list[mx.array]]:
     kernels: forward, backward and tangent, as layer_norm_cuda has them, are its values, vjp and jvp. Derivatives of
     these two, and everything under vmap, are those of MLX's operations.
     """
-    plain = expression(eps)
-    tangent = derived(
+    return derived.fused(
+        expression(eps),
+        lambda *arrays: kernels.forward(*arrays, eps),
         lambda *arrays: kernels.tangent(*arrays, eps),
-        lambda *arrays: mx.jvp(plain, list(arrays[:3]), list(arrays[3:]))[1],
+        lambda *arrays: kernels.backward(*arrays, eps),
     )
-    backward = derived(
-        lambda *arrays: kernels.backward(*arrays, eps), lambda x, a, s, g: mx.vjp(plain, [x, a, s], [g])[1]
-    )
-
-    @mx.custom_function
-    def f(x, a, s):
-        x, a, s = (mx.stop_gradient(v) for v in (x, a, s))  # as in `derived`
-        return kernels.forward(x, a, s, eps)
-
-    @f.jvp
-    def _(primals, tangents):
-        return tangent(*primals, *filled(primals, tangents))
-
-    @f.vjp
-    def _(primals, cotangents, _outputs):
-        return backward(*primals, cotangents[0])
-
-    @f.vmap
-    def _(inputs, axes):
-        return mx.vmap(plain, in_axes=tuple(axes))(*inputs), [0]
-
-    return cast(Callable[..., list[mx.array]], f)
