@@ -45,6 +45,17 @@ def image_shape(model: nn.Module, shape: tuple | list) -> tuple[int, int, int]:
     return tuple(shape)
 
 
+def check_halvings(model: nn.Module, shape: tuple[int, int, int], halvings: int) -> None:
+    """Raises UsageError unless an image (H, W, C) can be halved so often; one multiplier more is one halving more."""
+    height, width, _ = shape
+    if height % 2**halvings or width % 2**halvings:
+        raise UsageError(
+            f"{type(model).__name__} with {halvings + 1} multipliers halves the image {halvings} times: height and "
+            f"width must be multiples of {2**halvings}, got {height} x {width} (pad the images, or give fewer "
+            "multipliers)."
+        )
+
+
 def join_times(x: mx.array, times: mx.array | None) -> mx.array:
     """The unified input: (B, D) and (B, 2) -> (B, D+2); (B, H, W, C) and (B, 2) -> (B, H, W, C+2), in x's dtype."""
     pair = check_times(x, times).astype(x.dtype).reshape(x.shape[0], *[1] * (x.ndim - 2), 2)

@@ -13,7 +13,7 @@ from models.attention import attention
 from models.checkpointing import checkpointed
 from models.convolution import Conv2d
 from models.group_norm import GroupNorm
-from models.layers import Dropout, check_sample, check_times, class_embedding, image_shape
+from models.layers import Dropout, check_halvings, check_sample, check_times, class_embedding, image_shape
 from models.linear import Linear
 from models.tokens import normal_linear
 from runtime.errors import UsageError
@@ -153,13 +153,9 @@ class SongUNet(nn.Module):
         super().__init__()
         self.checkpoint = checkpoint
         self.shape = image_shape(self, shape)
-        height, width, colours = self.shape
+        height, _, colours = self.shape
         halvings = len(multipliers) - 1
-        if height % 2**halvings or width % 2**halvings:
-            raise UsageError(
-                f"SongUNet with {len(multipliers)} multipliers halves the image {halvings} times: height and width "
-                f"must be multiples of {2**halvings}, got {height} x {width}."
-            )
+        check_halvings(self, self.shape, halvings)
         if channels % 4:
             raise UsageError(f"SongUNet: channels must be a multiple of 4, got {channels}.")
         self.columns, self.features, embedding = tuple(augment), 2 * channels, 4 * channels

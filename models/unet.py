@@ -15,6 +15,7 @@ from models.group_norm import GroupNorm
 from models.layers import (
     Dropout,
     TimeEmbedding,
+    check_halvings,
     check_sample,
     check_times,
     class_embedding,
@@ -105,13 +106,9 @@ class UNet(nn.Module):
         super().__init__()
         self.checkpoint = checkpoint
         self.shape = image_shape(self, shape)
-        height, width, colours = self.shape
+        height, _, colours = self.shape
         halvings = len(multipliers) - 1
-        if height % 2**halvings or width % 2**halvings:
-            raise UsageError(
-                f"UNet with {len(multipliers)} multipliers halves the image {halvings} times: height and width must be "
-                f"multiples of {2**halvings}, got {height} x {width} (pad the images, or give fewer multipliers)."
-            )
+        check_halvings(self, self.shape, halvings)
         embedding = 4 * channels
         self.time = TimeEmbedding(channels, embedding)
         self.label = class_embedding(classes, embedding)
