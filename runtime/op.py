@@ -1,4 +1,4 @@
-"""The protocols everything plugs into: Batch, Context, Op, Objective.
+"""The protocols everything plugs into: Batch, Context, Op, TensorOp, Objective.
 
 A batch is one flat dictionary of arrays whose first axis is the sample. Ops read keys and write keys.
 A generative objective is one op: `ObjectiveOp` puts its loss under "loss".
@@ -27,7 +27,8 @@ class Context:
     mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
     arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients.
     wrap(model): the model as an op must call it (casts to the run's precision). phase: what the op's own `phase` said
-    of this training step; None outside training. phases: the same for every op of the network.
+    of this training step; None outside training. phases: the same for every op of the network. ds_id: the data set's
+    name where a mode has several, else "".
     """
 
     mode: str
@@ -38,29 +39,39 @@ class Context:
     wrap: Callable[[nn.Module], Any] = lambda model: model
     phase: Hashable = None
     phases: tuple[Hashable, ...] | None = None
+    ds_id: str = ""
 
 
-def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
-    """One name or several, as a tuple."""
-    return (names,) if isinstance(names, str) else tuple(names)
+def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several or none, as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 class Op:
     """A step of a network: reads `inputs` from the data, writes `outputs`, active in `mode`.
 
-    mode: None for all, a name, a list of names, or "!name" for all but one.
+    mode, ds_id: None for all, a name, a list of names, or "!name" for all but one.
     models: modules the op owns by name. state: arrays kept between steps (dict, possibly nested).
     carry: data keys that this op leaves for the next training step. metrics: outputs whose means are worth logging.
+    losses: outputs that are losses.
     """
 
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     mode: str | Sequence[str] | None = None
+    ds_id: str | Sequence[str] | None = None
     carry: tuple[str, ...] = ()
 
-    def __init__(self, inputs: str | Sequence[str] = (), outputs: str | Sequence[str] = (), mode=None):
-        self.inputs, self.outputs, self.mode = as_tuple(inputs), as_tuple(outputs), mode
+    def __init__(
+        self,
+        inputs: str | Sequence[str] | None = (),
+        outputs: str | Sequence[str] | None = (),
+        mode: str | Sequence[str] | None = None,
+        ds_id: str | Sequence[str] | None = None,
+    ):
+        self.inputs, self.outputs, self.mode, self.ds_id = as_tuple(inputs), as_tuple(outputs), mode, ds_id
         self.models: dict[str, nn.Module] = {}
         self.state: dict[str, Any] = {}
 
@@ -72,13 +83,57 @@ class Op:
         """What of training step `step` changes the graph; the step is compiled once for each value (None: never)."""
         return None
 
-    def forward(self, data: Batch, ctx: Context) -> Batch:
+    def __call__(self, data: Batch, ctx: Context) -> Batch:
+        """What it adds to the data; a key given as None is taken out of it."""
+        return self.forward(data, ctx)
+
+    def forward(self, data: Any, ctx: Context) -> Any:
         """Returns what it adds to the data, a dictionary with the keys of `outputs`."""
         raise NotImplementedError
 
 
+class TensorOp(Op):
+    """An op whose `forward` takes arrays and returns arrays.
+
+    forward(data, state): `data` is the array of the one input, or a list where `inputs` is a list; what it returns is
+    an array, or a list in the order of `outputs` where that is a list. `state` is the Context.
+    """
+
+    def __init__(
+        self,
+        inputs: str | Sequence[str] | None = (),
+        outputs: str | Sequence[str] | None = (),
+        mode: str | Sequence[str] | None = None,
+        ds_id: str | Sequence[str] | None = None,
+    ):
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.in_list, self.out_list = not isinstance(inputs, str), not isinstance(outputs, str)
+
+    def __call__(self, data: Batch, ctx: Context) -> Batch:
+        """Picks the inputs, runs `forward` and names what it returns; UsageError for a wrong number of outputs."""
+        picked = [data[name] for name in self.inputs]
+        return self.named(self.forward(picked if self.in_list else picked[0], ctx))
+
+    def named(self, found: Any) -> Batch:
+        """What `forward` returned, by the names in `outputs`."""
+        if not self.outputs:
+            return {}
+        values = list(found) if self.out_list and isinstance(found, list | tuple) else [found]
+        if len(values) != len(self.outputs) or (not self.out_list and isinstance(found, list | tuple)):
+            count = len(found) if isinstance(found, list | tuple) else 1
+            raise UsageError(
+                f"{type(self).__name__} returned {count} values; needed: {len(self.outputs)} for its outputs "
+                f"{', '.join(self.outputs)}."
+            )
+        return dict(zip(self.outputs, values, strict=True))
+
+    def forward(self, data: Any, state: Context) -> Any:
+        """Arrays from arrays."""
+        raise NotImplementedError
+
+
 def active(mode: str | Sequence[str] | None, current: str) -> bool:
-    """Whether something declared for `mode` takes part in mode `current`."""
+    """Whether something declared for `mode` takes part in mode `current`; the same for data set names."""
     if mode is None:
         return True
     names = as_tuple(mode)
@@ -148,6 +203,7 @@ class ObjectiveOp(Op):
 
     def __init__(self, model: nn.Module, objective: Objective, name: str = "model"):
         super().__init__(outputs=("loss", *objective.extras))
+        self.losses = ("loss",)
         self.models, self.objective, self.name = {name: model}, objective, name
         self.carry, self.metrics = objective.carry, objective.metrics
 

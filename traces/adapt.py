@@ -3,8 +3,8 @@
 from typing import cast
 
 from runtime.errors import UsageError
-from runtime.op import Batch
 from traces.trace import Trace
+from training.data import Data
 
 
 class TerminateOnNaN(Trace):
@@ -19,7 +19,7 @@ class TerminateOnNaN(Trace):
             raise UsageError(f"patience and every must be at least 1, got {patience} and {every}.")
         self.patience, self.every = patience, every
 
-    def on_batch_end(self, data: Batch) -> None:
+    def on_batch_end(self, data: Data) -> None:
         """Reads the streak of skipped updates."""
         estimator = self.estimator
         if estimator.step % self.every == 0 and (streak := cast(int, data["streak"].item())) >= self.patience:

@@ -5,8 +5,8 @@ from typing import cast
 
 from tqdm import tqdm
 
-from runtime.op import Batch
 from traces.trace import Trace
+from training.data import Data
 
 
 class Progress(Trace):
@@ -20,7 +20,7 @@ class Progress(Trace):
         self.refresh, self.quiet = refresh if sys.stderr.isatty() else refresh_file, quiet
         self.bar: tqdm | None = None
 
-    def on_begin(self) -> None:
+    def on_begin(self, data: Data) -> None:
         """Opens the bar at the step reached."""
         estimator = self.estimator
         self.bar = tqdm(
@@ -28,7 +28,7 @@ class Progress(Trace):
             dynamic_ncols=True, disable=self.quiet, smoothing=0.05,
         )  # fmt: skip
 
-    def on_batch_end(self, data: Batch) -> None:
+    def on_batch_end(self, data: Data) -> None:
         """Moves the bar; a loss is read only when the bar is drawn anew."""
         if self.bar is None or not self.bar.update():
             return

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from traces.trace import Trace
+from training.data import Data
 from training.estimator import in_steps
 
 
@@ -34,18 +35,18 @@ class Evaluation(Trace):
         self.pictures, self.every, self.pictures_every = pictures, every, pictures_every
         self.steps: list[int | None] = [None, None]  # both frequencies in steps
 
-    def on_begin(self) -> None:
+    def on_begin(self, data: Data) -> None:
         """Reads the frequencies; raises UsageError where one is wrong or the data cannot serve the evaluator."""
         length = self.estimator.steps_per_epoch
         self.steps = [in_steps(e, length, "evaluation.every") for e in (self.every, self.pictures_every)]
         if self.evaluator:
             self.evaluator.check(self.experiment.pipeline)
 
-    def on_epoch_end(self) -> None:
+    def on_epoch_end(self, data: Data) -> None:
         """Looks whether one is due."""
         self._when_due()
 
-    def on_batch_end(self, data: Any) -> None:
+    def on_batch_end(self, data: Data) -> None:
         """Looks whether one is due within an epoch."""
         if self.estimator.step % self.estimator.steps_per_epoch:
             self._when_due()
@@ -55,7 +56,7 @@ class Evaluation(Trace):
         if evaluate or draw:
             self._judge(evaluate, draw)
 
-    def on_end(self) -> None:
+    def on_end(self, data: Data) -> None:
         """The final judgement."""
         self._judge(True, True)
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch
 from runtime.timing import StepClock
 from traces.trace import Trace
 from training import checkpoint
+from training.data import Data
 from training.estimator import in_steps
 
 
@@ -27,12 +27,12 @@ class MetricLogger(Trace):
         self.window: dict[str, list] = {}
         self.clock = StepClock()
 
-    def on_begin(self) -> None:
+    def on_begin(self, data: Data) -> None:
         """Starts the clock of steps/s; asks for the ops' metrics."""
         self.inputs = self.estimator.network.metrics
         self.clock = StepClock()
 
-    def on_batch_end(self, data: Batch) -> None:
+    def on_batch_end(self, data: Data) -> None:
         """Keeps the losses; on every n-th step logs."""
         estimator = self.estimator
         self.clock.tick()
@@ -102,7 +102,7 @@ class CheckpointSaver(Trace):
         self.saved_at = -1
         self.steps: int | None = None  # `every` in steps
 
-    def on_begin(self) -> None:
+    def on_begin(self, data: Data) -> None:
         """Reads the frequency, so that a wrong one fails before the first step."""
         self.steps = in_steps(self.every, self.estimator.steps_per_epoch, "save_every")
 
@@ -114,10 +114,14 @@ class CheckpointSaver(Trace):
         if archive or (self.steps and estimator.step % self.steps == 0):
             self._try_save(bool(archive))
         if estimator.interrupted:
-            self.on_end()
+            self._last_save()
 
-    def on_end(self) -> None:
-        """The last save, after a signal too: an error here ends the run with an error."""
+    def on_end(self, data: Data) -> None:
+        """The last save."""
+        self._last_save()
+
+    def _last_save(self) -> None:
+        """After a signal too; an error here ends the run with an error."""
         if self.saved_at == self.estimator.step:
             return
         try:

@@ -6,8 +6,8 @@ import time
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch
 from traces.trace import Trace
+from training.data import Data
 
 
 class StepProfile(Trace):
@@ -22,18 +22,18 @@ class StepProfile(Trace):
             raise UsageError(f"skip must be 0 or more, got {skip}.")
         self.skip, self.times, self.began = skip, [], 0.0
 
-    def on_batch_begin(self) -> None:
+    def on_batch_begin(self, data: Data) -> None:
         """Starts the clock with the device idle."""
         mx.synchronize()
         self.began = time.perf_counter()
 
-    def on_batch_end(self, data: Batch) -> None:
+    def on_batch_end(self, data: Data) -> None:
         """Waits for the step and stops the clock."""
-        mx.eval(self.estimator.train_step.state, data)
+        mx.eval(self.estimator.train_step.state, dict(data))
         mx.synchronize()
         self.times.append(1e3 * (time.perf_counter() - self.began))
 
-    def on_end(self) -> None:
+    def on_end(self, data: Data) -> None:
         """Prints the table."""
         kept = self.times[self.skip :]
         if not kept:

@@ -3,38 +3,59 @@
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.op import Batch, as_tuple
+from runtime.op import as_tuple
+from training.data import Data
 
 
 class Trace:
-    """A callback. inputs: data keys it wants to see in on_batch_end. mode: as for ops ("train", "!train", ...).
+    """A callback. inputs: data keys it wants to see in on_batch_end. outputs: keys it writes.
 
-    Every hook is called in each of the trace's modes; on_begin, on_log, on_step_end, on_end and on_close only in
-    "train". `estimator` is set before on_begin.
+    mode, ds_id: as for ops ("train", "!train", ...). Hooks are called in each of the trace's modes; on_begin, on_log,
+    on_step_end, on_end and on_close once: in a fit for traces of "train" or "eval", in a test for those of "test".
+    ds_id limits batches and what belongs to one data set. `estimator` is set before on_begin.
     """
 
     inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     mode: str | Sequence[str] | None = None
+    ds_id: str | Sequence[str] | None = None
     estimator: Any = None
 
-    def __init__(self, inputs: str | Sequence[str] = (), mode: str | Sequence[str] | None = None):
-        self.inputs, self.mode = as_tuple(inputs), mode
+    def __init__(
+        self,
+        inputs: str | Sequence[str] | None = (),
+        outputs: str | Sequence[str] | None = (),
+        mode: str | Sequence[str] | None = None,
+        ds_id: str | Sequence[str] | None = None,
+    ):
+        self.inputs, self.outputs, self.mode, self.ds_id = as_tuple(inputs), as_tuple(outputs), mode, ds_id
         self.name = type(self).__name__  # under which a checkpoint keeps its state
 
-    def on_begin(self) -> None:
-        """Before the first step of this sitting."""
+    @property
+    def system(self) -> Any:
+        """The estimator, under FastEstimator's name."""
+        return self.estimator
 
-    def on_epoch_begin(self) -> None:
+    def on_begin(self, data: Data) -> None:
+        """Before the first step of this sitting, or the first batch of a test."""
+
+    def on_epoch_begin(self, data: Data) -> None:
         """Before the first batch of an epoch or of an evaluation."""
 
-    def on_batch_begin(self) -> None:
+    def on_batch_begin(self, data: Data) -> None:
         """Before a step."""
 
-    def on_batch_end(self, data: Batch) -> None:
+    def on_batch_end(self, data: Data) -> None:
         """After a step or an evaluation batch; `data` holds losses, what updates report and the declared inputs."""
 
-    def on_epoch_end(self) -> None:
-        """After the last batch; in an evaluation its losses are in `estimator.summary.latest`."""
+    def on_ds_begin(self, data: Data) -> None:
+        """Before the first batch of one data set of an evaluation that has several."""
+
+    def on_ds_end(self, data: Data) -> None:
+        """After the last batch of one data set of an evaluation that has several; `data` holds its losses."""
+
+    def on_epoch_end(self, data: Data) -> None:
+        """After the last batch; in an evaluation `data` holds its losses."""
 
     def on_log(self, values: dict[str, Any]) -> None:
         """When somebody logs values for the current step."""
@@ -42,8 +63,8 @@ class Trace:
     def on_step_end(self) -> None:
         """After everything that belongs to a step, evaluation included: the place to save."""
 
-    def on_end(self) -> None:
-        """After a training that came to its end."""
+    def on_end(self, data: Data) -> None:
+        """After a training or a test that came to its end."""
 
     def on_close(self) -> None:
         """Always, also after an error or a signal."""

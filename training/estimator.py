@@ -1,7 +1,7 @@
 """The loop: batches in, steps, traces told of everything, evaluations when due."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from runtime.errors import UsageError
 from runtime.op import Batch, NumpyBatch, active
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
+from training.data import Data, real_rows
 from training.forward import ForwardStep, judged_arrays
 from training.network import Network
 from training.step import TrainStep
+from training.update import UpdateOp
 
 
 class Interrupted(Exception):
@@ -62,6 +64,7 @@ class Estimator:
         self.forward = {mode: ForwardStep(network, mode, compile) for mode in ("eval", "test", "infer")}
         self.step, self.elapsed, self.interrupted = 0, 0.0, 0
         self.summary = Summary()
+        self.mode, self._sitting = "train", ("train", "eval")  # the mode now, and the modes that on_begin serves
         self.workspace: Any = None  # the run's folder, for traces that write
         self._reason: str | None = None
 
@@ -69,6 +72,13 @@ class Estimator:
     def epoch(self) -> int:
         """Whole epochs done."""
         return self.step // self.steps_per_epoch
+
+    def update_of(self, model) -> UpdateOp:
+        """The update that trains a model; UsageError where none does."""
+        for update in self.network.updates:
+            if update.model is model:
+                return update
+        raise UsageError(f"no UpdateOp trains this {type(model).__name__}; give one of the network's trained models.")
 
     def log(self, **values: Any) -> None:
         """Adds values to the row of the current step, for later traces and the record (names may hold slashes)."""
@@ -78,7 +88,8 @@ class Estimator:
         if not history or history[-1]["step"] != self.step:
             history.append({"step": self.step})
         history[-1] |= values
-        self._tell("on_log", "train", values)
+        for trace in self._present():
+            trace.on_log(values)
 
     def stop(self, reason: str) -> None:
         """Ends the training after this step."""
@@ -94,17 +105,16 @@ class Estimator:
         """Trains from where the state stands to the end; raises Interrupted after a signal."""
         if self.train_step.network.carry and not self.train_step.state["carry"]:
             self.prepare()
-        for trace in self.traces:
-            trace.estimator = self
+        self._sitting = ("train", "eval")
         try:
-            self._tell("on_begin", "train")
+            self._announce("on_begin")
             self._train()
             if self.interrupted:
                 raise Interrupted(self.interrupted)
             self.summary.steps, self.summary.reason = self.step, self._reason or "finished"
-            self._tell("on_end", "train")
+            self._announce("on_end")
         finally:
-            self._tell("on_close", "train")
+            self._close()
         return self.summary
 
     def _train(self) -> None:
@@ -135,7 +145,8 @@ class Estimator:
                     self._tell("on_epoch_end", "train")
                 if self.eval_every and self.step % self.eval_every == 0:
                     self.evaluate("eval")
-                self._tell("on_step_end", "train")
+                for trace in self._present():
+                    trace.on_step_end()
         finally:
             batches.close()
 
@@ -148,9 +159,14 @@ class Estimator:
 
     def test(self) -> dict[str, float]:
         """Evaluates on the test data."""
-        for trace in self.traces:
-            trace.estimator = self
-        return self.evaluate("test")
+        self._sitting = ("test",)
+        try:
+            self._announce("on_begin")
+            values = self.evaluate("test")
+            self._announce("on_end")
+        finally:
+            self._close()
+        return values
 
     def evaluate(self, mode: str = "eval", decay: float | None = None) -> dict[str, float]:
         """One pass over the data of a mode with the EMA weights (or the plain ones); logs and returns "<mode>/<loss>".
@@ -159,12 +175,14 @@ class Estimator:
         """
         if mode not in self.pipeline.sources:
             return {}
-        means = [*self.train_step.losses, *self.network.metrics]
+        before, self.mode = self.mode, mode
+        means = [*self.network.get_loss_keys(), *self.network.metrics]
         wanted = {*means, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
         arrays = judged_arrays(self.network, decay)
         self._tell("on_epoch_begin", mode)
         sums, rows = dict.fromkeys(means, 0.0), 0.0
         for index, batch in enumerate(self.pipeline.batches(mode)):
+            self._tell("on_batch_begin", mode)
             data = self.forward[mode](arrays, to_device(batch), step_key(self.seed, index, 0, EVALUATION), wanted)
             mx.eval(data)
             count = float(batch["mask"].sum())
@@ -173,10 +191,13 @@ class Estimator:
                 if name in data:
                     value = data[name]  # one number, or one a row
                     sums[name] += float((value * batch["mask"]).sum() if value.ndim else value * count)
-            self._tell("on_batch_end", mode, {**data, **{k: v for k, v in batch.items() if k not in data}})
-        values = {f"{mode}/{name}": total / rows for name, total in sums.items()}
+            strings = {name: batch[name] for name in wanted if name in batch and name not in data}
+            self._tell("on_batch_end", mode, real_rows({**data, **strings}, batch["mask"]))
+        losses = {name: total / rows for name, total in sums.items()}
+        values = {f"{mode}/{name}": value for name, value in losses.items()}
         self.log(**values)
-        self._tell("on_epoch_end", mode)
+        self._tell("on_epoch_end", mode, losses)
+        self.mode = before
         return values
 
     def state_arrays(self) -> Batch:
@@ -197,10 +218,28 @@ class Estimator:
             if trace.name in meta["traces"]:
                 trace.load_state_dict(meta["traces"][trace.name])
 
-    def _tell(self, hook: str, mode: str, *args: Any) -> None:
+    def _present(self) -> list:
+        """The traces of this sitting: of "train" or "eval" in a fit, of "test" in a test."""
+        return [trace for trace in self.traces if any(active(trace.mode, mode) for mode in self._sitting)]
+
+    def _announce(self, hook: str) -> None:
+        """Calls on_begin or on_end of the traces of this sitting."""
+        self.mode = self._sitting[0]
+        for trace in self.traces:
+            trace.estimator = self
+        data = Data(mode=self.mode, log=self.log)
+        for trace in self._present():
+            getattr(trace, hook)(data)
+
+    def _close(self) -> None:
+        for trace in self._present():
+            trace.on_close()
+
+    def _tell(self, hook: str, mode: str, values: Mapping[str, Any] | None = None, ds_id: str = "") -> None:
+        data = Data(values, mode, ds_id, self.log)
         for trace in self.traces:
             if active(trace.mode, mode):
-                getattr(trace, hook)(*args)
+                getattr(trace, hook)(data)
 
 
 EVALUATION = 1 << 20  # stands in the place of a rank, so that evaluation draws share nothing with training

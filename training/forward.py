@@ -19,23 +19,23 @@ class ForwardStep:
     def __init__(self, network: Network, mode: str, compile: bool = True):
         self.network, self.mode, self.compile = network, mode, compile
         self.op_states = [op.state for op in network.ops]
-        self._compiled: dict[tuple[str, ...], Callable] = {}
+        self._compiled: dict[tuple, Callable] = {}
 
-    def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str]) -> Batch:
+    def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str], ds_id: str = "") -> Batch:
         """The keys of `fetch` that the forward pass gives."""
-        wanted = tuple(sorted(set(fetch)))
-        if wanted not in self._compiled:
-            run = partial(self._run, wanted=wanted)
-            self._compiled[wanted] = mx.compile(run, inputs=self.op_states) if self.compile else run
-        return self._compiled[wanted](arrays, batch, key)
+        signature = (tuple(sorted(set(fetch))), ds_id)
+        if signature not in self._compiled:
+            run = partial(self._run, wanted=signature[0], ds_id=ds_id)
+            self._compiled[signature] = mx.compile(run, inputs=self.op_states) if self.compile else run
+        return self._compiled[signature](arrays, batch, key)
 
-    def _run(self, arrays: Batch, batch: Batch, key: mx.array, wanted: tuple[str, ...]) -> Batch:
+    def _run(self, arrays: Batch, batch: Batch, key: mx.array, wanted: tuple[str, ...], ds_id: str) -> Batch:
         models = self.network.models
         held = snapshot(models)
         write(models, arrays)
         zero = mx.array(0, mx.int32)
         ops = [*self.network.before, *self.network.after]
-        out = self.network.forward(batch, Context(self.mode, key, zero, zero), ops=ops)
+        out = self.network.forward(batch, Context(self.mode, key, zero, zero, ds_id=ds_id), ops=ops)
         write(models, held)
         return {name: out[name] for name in wanted if name in out}
 

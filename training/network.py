@@ -44,6 +44,11 @@ class Network:
         """The name under which the network holds `model`."""
         return next(name for name, own in self.models.items() if own is model)
 
+    def get_loss_keys(self) -> tuple[str, ...]:
+        """The keys that ops declare as losses and those that updates lower."""
+        declared = [key for op in self.ops for key in op.losses]
+        return tuple(dict.fromkeys([*(update.loss_name for update in self.updates), *declared]))
+
     def initial_carry(self, batch: Batch) -> Batch:
         """The carry of every op before the first step."""
         carry: Batch = {}
@@ -66,7 +71,7 @@ class Network:
         keys = mx.random.split(ctx.key, max(len(ops), 1))
         given = data = dict(data)
         for op, key in zip(ops, keys, strict=False):
-            if not active(op.mode, ctx.mode):
+            if not (active(op.mode, ctx.mode) and active(op.ds_id, ctx.ds_id)):
                 continue
             missing = [name for name in op.inputs if name not in data]
             if missing:
@@ -74,7 +79,8 @@ class Network:
                 raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
             run = self._runner(given, ctx)
             phase = None if ctx.phases is None else ctx.phases[self.ops.index(op)]
-            data = {**data, **op.forward(data, replace(ctx, key=key, run=run, phase=phase))}
+            data = {**data, **op(data, replace(ctx, key=key, run=run, phase=phase))}
+            data = {name: value for name, value in data.items() if value is not None}
             if until is not None and until in data:
                 break
         return data
