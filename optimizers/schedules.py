@@ -1,6 +1,7 @@
 """Learning-rate schedules: factors of the base rate as pure, traceable functions of the step.
 
 Each is called with the optimizer step (0-d int32 array, 0 at the first update) and returns a 0-d float32 factor.
+FastEstimator's, which give rates and count from 1, are in optimizers/decays.py.
 """
 
 import mlx.core as mx
