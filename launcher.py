@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -31,7 +32,7 @@ USAGE = """usage: python launcher.py run_name=NAME [group=option ...] [key=value
   python launcher.py run_name=first                             2-D flow matching, a minute on a laptop
   python launcher.py run_name=digits experiment=digits_fm       small images
   python launcher.py run_name=first resume=true epochs=20       continue a run (its overrides are remembered)
-  python launcher.py run_name=lr optimizer.learning_rate=1e-3,1e-4 --multirun     a sweep
+  python launcher.py run_name=lr optimizer.learning_rate=1e-3,1e-4 --multirun     a sweep (scripts/search.py searches)
   python launcher.py eval_checkpoint=outputs/first              evaluate a checkpoint
   python launcher.py run_name=first --cfg job                   print the composed configuration
 
@@ -41,13 +42,17 @@ Top-level keys (configs/train.yaml explains each, a group's YAML its own): {keys
 """
 
 
-def train(config: DictConfig, folder: Path, overrides: list[str] | None = None) -> Summary:
-    """Runs one configuration in `folder` from start (or where it stopped) to end; the way in for scripts and tests."""
+def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, traces: Sequence = ()) -> Summary:
+    """Runs one configuration in `folder` from start (or where it stopped) to end; the way in for scripts and tests.
+
+    traces: more of them, told after the config's.
+    """
     device.select(config.device, config.memory_limit_gb)
     experiment = assemble(config)
     workspace = Workspace(config, folder, overrides or [])
     estimator = experiment.estimator
     estimator.workspace = workspace
+    estimator.traces.extend(traces)
     try:
         resumed = _restore(experiment, workspace)
         facts = {"parameters": count_parameters(experiment.model), "data": experiment.pipeline.fingerprint()}

@@ -23,7 +23,7 @@ ONLY_IN = {
     "trackio": ("training/tracking.py", "scripts/trackio_delete.py"),
     "matplotlib": ("visualizers/",),
 }
-HEAVY = {"matplotlib", "scipy", "ot", "PIL", "torch", "torchvision", "cleanfid", "modal", "trackio"}
+HEAVY = {"optuna", "matplotlib", "scipy", "ot", "PIL", "torch", "torchvision", "cleanfid", "modal", "trackio"}
 FREE = (
     "training/tracking.py",
     "scripts/trackio_delete.py",

@@ -77,6 +77,7 @@ class Search:
             raise  # a signal: this evaluation is not done
         except Exception as error:
             done["error"] = f"{type(error).__name__}: {error}"
+        done |= self.marks()
         self.search_idx = index
         self.search_summary.append(done)
         self._known[key] = done
@@ -85,6 +86,10 @@ class Search:
         outcome = done.get("error") or ", ".join(f"{name}={value}" for name, value in done["result"].items())
         print(f"{self.name} {index}: {', '.join(f'{k}={v}' for k, v in parameters.items())} -> {outcome}")
         return done
+
+    def marks(self) -> dict[str, Any]:
+        """What a subclass adds to the record of the evaluation just made."""
+        return {}
 
     def field(self, optimize_field: str | None = None) -> str:
         """The name of the result that counts; UsageError where several could be meant."""
@@ -120,12 +125,15 @@ class Search:
             raise UsageError(f"best_mode must be min or max, got {mode!r}.")
         if not self.search_summary:
             raise UsageError(f"{self.name} has evaluated nothing yet; call fit first.")
-        valued = [(self.value_of(done, optimize_field), done) for done in self.search_summary if "result" in done]
+        valued = [(self.value_of(done, optimize_field), done) for done in self._complete()]
         valued = [(value, done) for value, done in valued if not math.isnan(value)]
         if not valued:
             first = next((done["error"] for done in self.search_summary if "error" in done), "every value is NaN")
             raise UsageError(f"none of the {len(self.search_summary)} evaluations of {self.name} succeeded: {first}")
         return (min if mode == "min" else max)(valued, key=lambda pair: pair[0])[1]
+
+    def _complete(self) -> list[Evaluated]:
+        return [done for done in self.search_summary if "result" in done and not done.get("pruned")]
 
     def get_search_summary(self) -> list[Evaluated]:
         """All evaluations in order, {"param": ..., "result" or "error": ...}."""

@@ -1,0 +1,149 @@
+"""Searches over the launcher's configuration: what each method trains, what a kill leaves, what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import search
+from scripts.sweeps import point_overrides, read_sweeps
+from training.search.space import Interval
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "run_name=s", "epochs=null", "max_steps=4", "eval_every=2s", "save_every=1s", "trackio.enabled=false",
+    "device=cpu", "evaluation=none", "traces.evaluation.pictures=null", "traces.progress.quiet=true", "compile=false",
+    "batch_size=16", "dataloaders.train.size=64", "dataloaders.eval.size=32", "model.hidden=4", "model.depth=1",
+]  # fmt: skip
+RATE = "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))"
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def trials():
+    return json.loads(Path("outputs/s/search.json").read_text())["search_summary"]
+
+
+def test_sweeps_are_hydras(capsys):
+    space, fixed = read_sweeps(
+        ["a=interval(1,8)", "b=int(interval(1,8))", RATE, "c=1,x,true", "d=choice('q r',[1,2])", "e=range(1,6,2)",
+         "model=mlp", "run_name=1.10"]
+    )  # fmt: skip
+    assert fixed == ["model=mlp", "run_name=1.10"]
+    assert space == {
+        "a": Interval(1, 8), "b": Interval(1, 8, integer=True), "c": [1, "x", True], "d": [r"q\ r", "[1,2]"],
+        "e": [1, 3, 5], "optimizer.learning_rate": Interval(1e-3, 1e-1, log=True),
+    }  # fmt: skip
+    assert isinstance(space["c"], list) and space["c"][2] is True
+    assert point_overrides({"c": True, "d": "[1,2]", "f": 1e-5}) == ["c=true", "d=[1,2]", "f=1e-05"]
+
+
+def test_a_grid_trains_every_combination_as_the_launcher_would(capsys):
+    assert search.main(["method=grid", *TINY[:-2], "model.hidden=4,-4", "model.depth=1,2"]) == 0
+    done = trials()
+    assert [(d["param"]["model.hidden"], d["param"]["model.depth"], "error" in d) for d in done] == [
+        (4, 1, False), (4, 2, False), (-4, 1, True), (-4, 2, True)
+    ]  # fmt: skip
+    alone = json.loads(Path("outputs/s/2/summary.json").read_text())
+    assert alone["metrics"]["eval/loss"] == done[1]["result"]["eval/loss"] and alone["steps"] == 4
+    assert "depth: 2" in Path("outputs/s/2/config.yaml").read_text()
+    out = capsys.readouterr().out
+    best = min((d for d in done if "result" in d), key=lambda d: d["result"]["eval/loss"])["param"]["search_idx"]
+    assert f"in outputs/s/{best}\n" in out and "4 trials, 2 failed" in out and Path("outputs/s/search.png").exists()
+
+
+@pytest.mark.parametrize(("method", "count"), [("random", 3), ("golden", 4)])
+def test_intervals_are_searched(method, count):
+    assert search.main([f"method={method}", f"trials={count}", *TINY, RATE]) == 0
+    rates = [d["param"]["optimizer.learning_rate"] for d in trials()]
+    assert len(rates) == count and all(1e-3 <= rate <= 1e-1 for rate in rates)
+    assert search.main([f"method={method}", f"trials={count + 1}", *TINY, RATE]) == 0
+    assert [d["param"]["optimizer.learning_rate"] for d in trials()][:count] == rates and len(trials()) == count + 1
+
+
+def test_optuna_prunes_runs_without_hope():
+    rates = "optimizer.learning_rate=choice(0.05,1e-9)"
+    command = [
+        "method=optuna",
+        "trials=8",
+        "search_seed=1",
+        "pruner=median",
+        *TINY,
+        "max_steps=6",
+        rates,
+        "seed=range(0,9)",
+    ]
+    assert search.main(command) == 0
+    assert len(trials()) == 8
+    pruned = [d["param"]["search_idx"] for d in trials() if d.get("pruned")]
+    assert pruned
+    for index in range(1, 9):
+        summary = json.loads(Path(f"outputs/s/{index}/summary.json").read_text())
+        assert summary["reason"].startswith("pruned: eval/loss=") == (index in pruned)
+        assert summary["steps"] in (2, 4, 6) and (summary["steps"] == 6 or index in pruned)
+
+
+def test_a_killed_search_continues_its_trial_from_the_checkpoint():
+    killer = (
+        "import os, signal, sys; from scripts import search; from traces import prune\n"
+        "told = prune.Prune.on_log\n"
+        "def on_log(self, values):\n"
+        "    told(self, values)\n"
+        "    if 'eval/loss' in values and self.estimator.step == 4 and self.estimator.workspace.folder.name == '2':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "prune.Prune.on_log = on_log\n"
+        "sys.exit(search.main(sys.argv[1:]))"
+    )
+    command = ["method=optuna", "trials=3", *TINY, RATE]
+    done = subprocess.run([sys.executable, "-c", killer, *command], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL and len(trials()) == 1, done.stderr
+    script = [sys.executable, ROOT / "scripts" / "search.py"]
+    resumed = subprocess.run([*script, *command], capture_output=True, text=True)
+    assert resumed.returncode == 0 and "resuming s from step_00000003" in resumed.stdout, resumed.stderr
+    parts = trials()
+    assert search.main([*command, "output_dir=whole", "overwrite=true"]) == 0
+    whole = json.loads(Path("whole/s/search.json").read_text())["search_summary"]
+    assert whole == parts and len(parts) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["method=gird", "seed=1,2"], "one of grid, random, golden, optuna, got 'gird'"),
+        (["method=grid"], "no key has several values"),
+        (["method=grid", RATE], "an interval for optimizer.learning_rate"),
+        (["method=grid", "trials=3", "seed=1,2"], "trials=3"),
+        (["method=golden", "seed=1,2"], "one sweep, an interval, got sweeps of seed"),
+        (["method=golden", "trials=2", RATE], "at least 3 trials, got 2"),
+        (["method=random", "seed=glob(*)"], "glob"),
+        (["method=random", "modle.hidden=1,2"], "nearest: model"),
+        (["method=random", "trials=many", "seed=1,2"], "'many'"),
+        (["method=random", "mode=best", "seed=1,2"], "min or max, got 'best'"),
+        (["method=optuna", "pruner=mean", "seed=1,2"], "got 'mean'"),
+        (["seed=1,2"], "method is missing"),
+        (["method=grid", "metric=eval/los", "seed=1,2"], "the held-out metrics are eval/loss"),
+    ],
+    ids=str,
+)
+def test_mistakes_cost_one_sentence_and_status_2(arguments, said, capsys):
+    assert search.main([*arguments, *TINY]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+
+
+def test_a_folder_with_something_else_is_refused(capsys):
+    command = ["method=random", "trials=1", *TINY, RATE]
+    assert search.main(command) == 0
+    assert search.main([*command, "search_seed=1"]) == 2
+    assert "its search_seed was 0, now 1" in capsys.readouterr().err
+    assert search.main([*command, "search_seed=1", "overwrite=true"]) == 0
+    Path("outputs/s/config.yaml").write_text("")
+    assert search.main(command) == 2 and "is a run" in capsys.readouterr().err
