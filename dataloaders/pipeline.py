@@ -27,8 +27,8 @@ TAKE = {"train": 2, "eval": 3, "test": 4}
 class Pipeline:
     """The data of a run, batch by batch as NumPy dictionaries.
 
-    train, eval, test: sources. shape, classes: of one sample, checked against the sources (None: taken from them);
-    configs state them so that models can refer to them. train_ops: batch ops of mode "train". prefetch: batches
+    train_data, eval_data, test_data: sources. shape, classes: of one sample, checked against the sources (None: taken
+    from them); configs state them so that models can refer to them. ops: batch ops of mode "train". prefetch: batches
     produced ahead in a thread (0: no thread). repeat_first: train on the first batch for ever.
     workers: threads that produce training batches; more than one pays where an op computes outside Python (exact OT).
     rank, world: this process reads every world-th row of each pass, from row `rank` of its order on, in batches of
@@ -41,14 +41,14 @@ class Pipeline:
 
     def __init__(
         self,
-        train: Source,
-        eval: Source | None = None,
-        test: Source | None = None,
+        train_data: Source,
+        eval_data: Source | None = None,
+        test_data: Source | None = None,
         batch_size: int = 256,
         seed: int = 0,
         shape: tuple[int, ...] | None = None,
         classes: int | None = None,
-        train_ops: Sequence[BatchOp] = (),
+        ops: Sequence[BatchOp] = (),
         prefetch: int = 2,
         repeat_first: bool = False,
         workers: int = 1,
@@ -61,16 +61,18 @@ class Pipeline:
                 raise UsageError(f"dataloaders: {name} must be at least {bound}, got {value}.")
         if not 0 <= rank < world:
             raise UsageError(f"dataloaders: rank must lie in 0..world - 1, got rank={rank} and world={world}.")
-        if batch_size > len(train) // world:
+        if batch_size > len(train_data) // world:
             each = f" on each of {world} ranks" if world > 1 else ""
             raise UsageError(
-                f"batch_size={batch_size}{each} exceeds the {len(train)} training samples; lower batch_size."
+                f"batch_size={batch_size}{each} exceeds the {len(train_data)} training samples; lower batch_size."
             )
         self.sources = {
-            mode: source for mode, source in (("train", train), ("eval", eval), ("test", test)) if source is not None
+            mode: source
+            for mode, source in (("train", train_data), ("eval", eval_data), ("test", test_data))
+            if source is not None
         }
-        self.shape = train.shape if shape is None else tuple(shape)
-        self.classes = train.classes if classes is None else classes
+        self.shape = train_data.shape if shape is None else tuple(shape)
+        self.classes = train_data.classes if classes is None else classes
         for mode, source in self.sources.items():
             if source.shape != self.shape:
                 raise UsageError(f"dataloaders.shape is {self.shape}, but {mode} samples have shape {source.shape}.")
@@ -79,7 +81,7 @@ class Pipeline:
         self.batch_size, self.seed, self.prefetch, self.repeat_first = batch_size, seed, prefetch, repeat_first
         self.workers, self.rank, self.world = workers, rank, world
         self.ops: list[BatchOp] = []
-        self.add_ops(train_ops)
+        self.add_ops(ops)
 
     @property
     def steps_per_epoch(self) -> int:

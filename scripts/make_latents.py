@@ -4,7 +4,7 @@ usage: python scripts/make_latents.py model=vae dataloaders=imagenet [key=value 
 
   model=vae              an option of configs/model whose network has encode(x) -> (mean, std), with any of its keys
   checkpoint=PATH        or the network of a run, a checkpoint or a run's folder; ema=true|false|0.999 as in sample.py
-  dataloaders=imagenet   an option of configs/dataloaders, with any of its keys; its train_ops are not applied
+  dataloaders=imagenet   an option of configs/dataloaders, with any of its keys; its ops are not applied
   out=data/imagenet_latents  gets train/00000.safetensors, ... and eval/...; shards that are there are kept
   flip=true              store the mirrored image's latents too
   rows=5000              of a shard

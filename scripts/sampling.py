@@ -115,7 +115,7 @@ def add_data(run: Run, needed: bool, label: Label) -> None:
 def normal_noise(config: DictConfig) -> bool:
     """Whether sampling starts from standard normal noise, told from the classes of the data alone."""
     plugins = tuple(config.plugins)
-    kinds = (config.dataloaders, Pipeline), (config.dataloaders.train, Source)
+    kinds = (config.dataloaders, Pipeline), (config.dataloaders.train_data, Source)
     return all(getattr(locate(node["_target_"], plugins), "noise", None) is base.noise for node, base in kinds)
 
 

@@ -41,8 +41,8 @@ SMALL = {
         for name in ("imf_dit", "imf_dit_xl")
     },
     "dataloaders=image_folder": ["dataloaders.classes=2"],
-    "dataloaders=imagenet": ["dataloaders.classes=2", "dataloaders.train.size=16"],
-    "dataloaders=celeba": ["dataloaders.train.size=16"],
+    "dataloaders=imagenet": ["dataloaders.classes=2", "dataloaders.train_data.size=16"],
+    "dataloaders=celeba": ["dataloaders.train_data.size=16"],
     "model=autoencoder": [*IMAGES_8, *SMALL_AUTOENCODER, "loss=autoencoder"],
     "model=vae": [*IMAGES_8, *SMALL_AUTOENCODER, "loss=autoencoder", "model.groups=4", "model.weights=null"],
     "loss=autoencoder": [*IMAGES_8, "model=autoencoder", *SMALL_AUTOENCODER],

@@ -99,7 +99,7 @@ def images_of(count: int) -> ImageSource:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_in_a_pipeline(workers):
     def batches(start: int):
-        pipeline = Pipeline(images_of(23), images_of(5), batch_size=4, train_ops=[AugmentPipe(p=0.5)], workers=workers)
+        pipeline = Pipeline(images_of(23), images_of(5), batch_size=4, ops=[AugmentPipe(p=0.5)], workers=workers)
         return pipeline, list(islice(pipeline.batches("train", start), 12 - start))
 
     pipeline, whole = batches(0)
@@ -125,7 +125,7 @@ class Untold(nn.Module):
 
 @pytest.mark.parametrize("kind", [FlowMatching, MeanFlow])
 def test_objectives_hand_it_to_the_model_and_sample_without(kind):
-    pipeline = Pipeline(images_of(8), batch_size=4, train_ops=[AugmentPipe(p=1.0)])
+    pipeline = Pipeline(images_of(8), batch_size=4, ops=[AugmentPipe(p=1.0)])
     batch = {name: mx.array(value) for name, value in next(pipeline.batches("train")).items()}
     zero = mx.array(0)
     objective, context = kind(conditions=["label", "augment"]), Context("train", mx.random.key(0), zero, zero)

@@ -16,7 +16,7 @@ BUILT_IN = {
     "kmeans", "eight_gaussians", "moons", "checkerboard", "two_spirals", "pairs", "gaussians_to_moons", "digits",
     "shapes",
 }  # fmt: skip
-GIVEN = {"test", "rank", "world"}  # arguments that code alone gives
+GIVEN = {"test_data", "rank", "world"}  # arguments that code alone gives
 HERE = [file for file in FILES if file.stem in OWN_DATA | BUILT_IN]
 
 
@@ -74,7 +74,7 @@ def test_models_can_refer_to_shape_and_classes(tmp_path):
             "model": {"shape": "${dataloaders.shape}", "classes": "${dataloaders.classes}"},
         }
     )
-    config.dataloaders.train.update(root=str(tmp_path), size=6, channels=1)
+    config.dataloaders.train_data.update(root=str(tmp_path), size=6, channels=1)
     config.dataloaders.batch_size = 2
     assert OmegaConf.to_container(config.model, resolve=True) == {"shape": [6, 6, 1], "classes": 2}
     assert build(config.dataloaders).shape == (6, 6, 1)
@@ -82,6 +82,6 @@ def test_models_can_refer_to_shape_and_classes(tmp_path):
 
 def test_an_override_of_the_training_data_reaches_the_evaluation_data():
     config = load(next(file for file in FILES if file.stem == "moons"))
-    config.train.noise, config.train.labelled, config.classes = 0.0, True, 2
+    config.train_data.noise, config.train_data.labelled, config.classes = 0.0, True, 2
     pipeline = build(config)
     assert pipeline.source("eval").spread == 0.0 and pipeline.source("eval").classes == 2

@@ -62,9 +62,9 @@ def prefetch_threads() -> list:
 def test_any_start_equals_the_tail(size, batch, seed, start, spans, fresh, prefetch, workers):
     source = Transport(EightGaussians(size), Moons(size)) if fresh else numbered(size, label=np.arange(size))
     ops = [Mix(k) for k in spans]
-    pipeline = Pipeline(source, batch_size=min(batch, size), seed=seed, train_ops=ops, prefetch=prefetch)
+    pipeline = Pipeline(source, batch_size=min(batch, size), seed=seed, ops=ops, prefetch=prefetch)
     whole = first(pipeline, start + 12)
-    options = {"seed": seed, "train_ops": [Mix(k) for k in spans], "prefetch": prefetch, "workers": workers}
+    options = {"seed": seed, "ops": [Mix(k) for k in spans], "prefetch": prefetch, "workers": workers}
     pipeline = Pipeline(source, batch_size=min(batch, size), **options)
     assert same(first(pipeline, 12, start), whole[start:])
     assert all(len(v) == pipeline.batch_size for b in whole for v in b.values())
@@ -111,24 +111,24 @@ def test_random_numbers_are_not_shared_between_ops_batches_or_seeds():
 
     drawn = []
     for seed in (0, 1):
-        for batch in first(Pipeline(Moons(9, grid=False), batch_size=3, seed=seed, train_ops=[Draw(), Draw()]), 8):
+        for batch in first(Pipeline(Moons(9, grid=False), batch_size=3, seed=seed, ops=[Draw(), Draw()]), 8):
             drawn += [*batch["draw1"], *batch["draw2"], *batch["x"][:, 0]]
     assert len(set(drawn)) == 2 * 8 * 9
 
 
 def test_evaluation_goes_through_once_padded_and_masked_without_ops():
-    pipeline = Pipeline(numbered(9), eval=numbered(11), batch_size=4, train_ops=[Mix(2)])
+    pipeline = Pipeline(numbered(9), eval_data=numbered(11), batch_size=4, ops=[Mix(2)])
     batches = list(pipeline.batches("eval"))
     assert [b["mask"].tolist() for b in batches] == [[1] * 4, [1] * 4, [1, 1, 1, 0]]
     assert batches[0]["mask"].dtype == np.float32 and all(b["x"].shape == (4, 1) for b in batches)
     x, mask = (np.concatenate([b[k] for b in batches]).ravel() for k in ("x", "mask"))
     np.testing.assert_array_equal(x[mask == 1], np.arange(11))
     assert same(list(pipeline.batches("eval", 1)), batches[1:])
-    assert len(list(Pipeline(numbered(9), eval=numbered(8), batch_size=4).batches("eval"))) == 2
+    assert len(list(Pipeline(numbered(9), eval_data=numbered(8), batch_size=4).batches("eval"))) == 2
 
 
 def test_generated_evaluation_data_stay_the_same():
-    pipeline = Pipeline(Moons(500), eval=Moons(500), batch_size=100)
+    pipeline = Pipeline(Moons(500), eval_data=Moons(500), batch_size=100)
     assert same(list(pipeline.batches("eval")), list(pipeline.batches("eval")))
     assert not same(first(pipeline, 1), first(pipeline, 1, mode="eval"))
 
@@ -143,7 +143,7 @@ def test_batches_are_numpy_in_the_declared_types():
 
 def test_global_random_state_is_untouched():
     before = np.random.get_state()[1].copy()
-    first(Pipeline(Pairs(100), batch_size=10, train_ops=[Mix(2)]), 4)
+    first(Pipeline(Pairs(100), batch_size=10, ops=[Mix(2)]), 4)
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
@@ -177,7 +177,7 @@ def test_an_exception_arrives_in_its_place(prefetch):
                 raise ZeroDivisionError("batch 3")
             return batch
 
-    iterator = Pipeline(numbered(9), batch_size=3, train_ops=[Fail()], prefetch=prefetch).batches("train")
+    iterator = Pipeline(numbered(9), batch_size=3, ops=[Fail()], prefetch=prefetch).batches("train")
     assert len(list(islice(iterator, 3))) == 3
     with pytest.raises(ZeroDivisionError, match="batch 3"):
         next(iterator)
@@ -192,7 +192,7 @@ def test_no_more_than_prefetch_batches_wait():
             made.append(1)
             return batch
 
-    iterator = Pipeline(numbered(9), batch_size=3, train_ops=[Count()], prefetch=2).batches("train")
+    iterator = Pipeline(numbered(9), batch_size=3, ops=[Count()], prefetch=2).batches("train")
     next(iterator)
     time.sleep(0.05)
     iterator.close()
@@ -237,8 +237,8 @@ def test_fingerprint_follows_the_data_only():
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"shape": [2]}, r"shape is \(2,\), but train samples have shape \(1,\)"),
         ({"classes": 3}, "classes is 3, but train data has 0"),
-        ({"eval": Moons()}, r"but eval samples have shape \(2,\)"),
-        ({"train_ops": [Mix(0)]}, "span must be at least 1, got 0"),
+        ({"eval_data": Moons()}, r"but eval samples have shape \(2,\)"),
+        ({"ops": [Mix(0)]}, "span must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -72,12 +72,12 @@ def test_latents_that_are_not_finite_leave_no_shard(tmp_path):
 
 def test_an_autoencoder_s_latents_can_be_trained_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    counts = ["dataloaders.train.count=30", "dataloaders.eval.count=20", "dataloaders.train.size=16"]
+    counts = ["dataloaders.train_data.count=30", "dataloaders.eval_data.count=20", "dataloaders.train_data.size=16"]
     small = ["model.channels=[8,8]", "rows=25", "out=latents", "device=cpu"]
     work(["model=autoencoder", "dataloaders=shapes", *counts, *small])
     data = [
-        "dataloaders=imagenet_latents", "dataloaders.train.root=latents", "dataloaders.train.classes=5",
-        "batch_size=10", "dataloaders.train.scale=1", "dataloaders.shape=[8,8,4]", "model=cnn", "model.channels=4",
+        "dataloaders=imagenet_latents", "dataloaders.train_data.root=latents", "dataloaders.train_data.classes=5",
+        "batch_size=10", "dataloaders.train_data.scale=1", "dataloaders.shape=[8,8,4]", "model=cnn", "model.channels=4",
     ]  # fmt: skip
     quick = [
         "epochs=1",
@@ -101,7 +101,7 @@ def test_an_autoencoder_s_latents_can_be_trained_on(tmp_path, monkeypatch):
         (["model=mlp", "rows=0"], "rows must be at least 1, got 0"),
         (["model=mlp", "dataloaders=shapes"], r"MLP has no encode\(x\)"),
         (["model=mlp", "dataloaders=shape"], "dataloaders=shape does not exist; nearest: shapes"),
-        (["model=mlp", "dataloaders=shapes", "dataloaders.train.sice=3"], "there is no key 'sice'"),
+        (["model=mlp", "dataloaders=shapes", "dataloaders.train_data.sice=3"], "there is no key 'sice'"),
     ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path, monkeypatch):

@@ -29,8 +29,8 @@ SMALL = [
     "traces.progress.quiet=true", "device=cpu", "compile=false", "trackio.enabled=false", "model.hidden=8",
     "model.depth=1", "batch_size=32",
 ]  # fmt: skip
-POINTS = ["evaluation.count=60", "evaluation.exact_count=30", "evaluation.floor_pairs=1", "dataloaders.eval.size=100",
-          "solver.steps=5", "optimizer.ema=[0.5,0.99]"]  # fmt: skip
+POINTS = ["evaluation.count=60", "evaluation.exact_count=30", "evaluation.floor_pairs=1",
+          "dataloaders.eval_data.size=100", "solver.steps=5", "optimizer.ema=[0.5,0.99]"]  # fmt: skip
 LABELLED = ["dataloaders=digits", "evaluation=none", "loss.conditions=[label]", "loss.label_dropout=0.1",
             "solver.steps=2"]  # fmt: skip
 

@@ -22,8 +22,8 @@ from training.experiment import evaluate_run, load_run
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "run_name=r", "model.hidden=8", "model.depth=1", "batch_size=32", "dataloaders.train.size=640", "epochs=null",
-    "dataloaders.eval.size=100", "evaluation=none", "traces.evaluation.pictures=null", "trackio.log_every=3",
+    "run_name=r", "model.hidden=8", "model.depth=1", "batch_size=32", "dataloaders.train_data.size=640", "epochs=null",
+    "dataloaders.eval_data.size=100", "evaluation=none", "traces.evaluation.pictures=null", "trackio.log_every=3",
     "eval_every=10s", "save_every=5s", "max_steps=30", "traces.progress.quiet=true", "device=cpu", "compile=false",
     "trackio.enabled=false",
 ]  # fmt: skip
