@@ -1,0 +1,169 @@
+"""Traces that print: losses every so many steps, metrics of every epoch, and how far a training is."""
+
+import time
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from runtime.errors import UsageError
+from runtime.timing import StepClock
+from traces.trace import Trace
+
+
+class Logger(Trace):
+    """Prints what FastEstimator's users know: a line every `log_steps` steps, one an epoch, one an evaluation.
+
+    A train line has losses and monitored keys (their values at this step), learning rates and steps/sec; that of an
+    evaluation every value that was logged under its mode, wherever this trace stands in the list. The train line's
+    values are also logged, so that the Summary keeps them. log_steps: None for the estimator's
+    own, 0 for no train lines.
+    """
+
+    def __init__(self, log_steps: int | None = None):
+        super().__init__()
+        if log_steps is not None and log_steps < 0:
+            raise UsageError(f"log_steps must be 0 or more, got {log_steps}.")
+        self.log_steps = log_steps
+        self.logged: dict[str, dict[str, Any]] = {}  # by mode, not printed yet
+        self.clock, self.began = StepClock(), 0.0
+
+    def on_begin(self, data: Any) -> None:
+        """Says where the training starts."""
+        if self.log_steps is None:
+            self.log_steps = getattr(self.estimator, "log_steps", 100)
+        self.inputs = tuple(getattr(self.estimator, "monitor_names", ()))
+        self.clock, self.began, self.logged = StepClock(), time.perf_counter(), {}
+        if self.estimator.mode == "train":
+            print(line("Start", {"step": self.estimator.step, "steps": self.estimator.total_steps}))
+
+    def on_batch_end(self, data: Any) -> None:
+        """Prints and logs a train line when one is due, and always for the first step."""
+        estimator = self.estimator
+        if estimator.mode != "train":
+            return
+        self.clock.tick()
+        if self.log_steps and (estimator.step % self.log_steps == 0 or estimator.step == 1):
+            values = {name: number(data[name]) for name in (*estimator.train_step.losses, *self.inputs)}
+            rates = {name: number(data[name]) for name in data if name.split("/")[0] == "learning_rate"}
+            estimator.log(**{f"train/{name}": value for name, value in (values | rates).items() if scalar(value)})
+            self.logged.pop("train", None)
+            print(line("Train", {"step": estimator.step, **values, **rates, "steps/sec": self.clock.rate}))
+
+    def on_log(self, values: dict[str, Any]) -> None:
+        """Keeps what others log for the mode's next line."""
+        for name, value in values.items():
+            mode, slash, plain = name.partition("/")
+            if slash and mode in ("train", "eval", "test"):
+                self.logged.setdefault(mode, {})[plain] = value
+
+    def on_step_end(self) -> None:
+        """Prints an evaluation that ran at this step, and the end of an epoch."""
+        estimator = self.estimator
+        if estimator.step % estimator.steps_per_epoch == 0:
+            spent = {"epoch": estimator.epoch, "total_time(sec)": time.perf_counter() - self.began}
+            print(line("Train", {"step": estimator.step, **spent, **self.logged.pop("train", {})}))
+        if "eval" in self.logged:
+            print(line("Eval", {"step": estimator.step, "epoch": estimator.epoch, **self.logged.pop("eval")}))
+
+    def on_end(self, data: Any) -> None:
+        """Says how it ended: the last step, or the test's values."""
+        estimator = self.estimator
+        if estimator.mode == "test":
+            print(line("Test", {"step": estimator.step, "epoch": estimator.epoch, **self.logged.pop("test", {})}))
+        else:
+            print(line("Finish", {"step": estimator.step, "total_time(sec)": time.perf_counter() - self.began}))
+
+
+class ProgressLogger(Trace):
+    """Prints every `every` seconds how far the training is and when it will end; for logs without a terminal."""
+
+    def __init__(self, every: float = 30.0):
+        super().__init__(mode="train")
+        if every < 0:
+            raise UsageError(f"every must be 0 seconds or more, got {every}.")
+        self.every, self.first, self.began, self.last = every, 0, 0.0, 0.0
+
+    def on_begin(self, data: Any) -> None:
+        """Starts the clock."""
+        self.first, self.began = self.estimator.step, time.perf_counter()
+        self.last = self.began
+
+    def on_batch_end(self, data: Any) -> None:
+        """Prints when it is time."""
+        now = time.perf_counter()
+        if now - self.last < self.every:
+            return
+        self.last = now
+        done, total = self.estimator.step, self.estimator.total_steps
+        rate = (done - self.first) / max(now - self.began, 1e-9)
+        of = f"/{total} ({100 * done / total:.1f}%)" if total else ""
+        left = f"; left: {clock((total - done) / rate)}" if total and rate else ""
+        print(f"Progress: step {done}{of}; {rate:.3g} steps/sec; elapsed: {clock(now - self.began)}{left}")
+
+
+class Timer(Trace):
+    """Logs the seconds of every epoch and evaluation as <mode>/epoch_time(sec), and prints their sums at the end."""
+
+    def __init__(self, mode: Any = None):
+        super().__init__(mode=mode)
+        self.began: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+
+    def on_epoch_begin(self, data: Any) -> None:
+        """Starts the clock of this mode."""
+        self.began[self.estimator.mode] = time.perf_counter()
+
+    def on_epoch_end(self, data: Any) -> None:
+        """Stops it once the device is done."""
+        mode = self.estimator.mode
+        mx.synchronize()
+        spent = time.perf_counter() - self.began.pop(mode, time.perf_counter())
+        self.seconds[mode] = self.seconds.get(mode, 0.0) + spent
+        data.write_with_log("epoch_time(sec)", spent)
+
+    def on_end(self, data: Any) -> None:
+        """Prints the sums."""
+        print("Timer: " + "; ".join(f"{mode}: {clock(spent)}" for mode, spent in self.seconds.items()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.seconds = dict(state["seconds"])
+
+
+def line(head: str, values: dict[str, Any]) -> str:
+    """One line `head: name: value; ...`; arrays with several numbers follow below it."""
+    numbers = {name: number(value) for name, value in values.items()}
+    short = {name: value for name, value in numbers.items() if np.size(value) == 1}
+    text = f"{head}: " + " ".join(f"{name}: {spelled(value)};" for name, value in short.items())
+    below = [f"\n{name}:\n{np.array2string(numbers[name], separator=',')};" for name in numbers if name not in short]
+    return text + "".join(below)
+
+
+def number(value: Any) -> Any:
+    """An array of one element as a number, others as NumPy; what is no array stays."""
+    if isinstance(value, mx.array):
+        value = np.array(value.astype(mx.float32) if value.dtype == mx.bfloat16 else value)
+    return value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+
+
+def scalar(value: Any) -> bool:
+    """Whether a value is one number."""
+    return isinstance(value, int | float)
+
+
+def spelled(value: Any) -> str:
+    """A number with six digits; text as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as "1:02:03" or "2.5 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
