@@ -32,7 +32,7 @@ def cosine_decay(time, cycle_length: int, init_lr: float, min_lr: float = 1e-6, 
         index = sum((begun > end) * 1 for end in ends)
         past, length = _take([0, *ends], index), _take(lengths, index)
     angle = (begun - past) / length * math.pi
-    rate = (init_lr - min_lr) / 2 * _library(time).cos(angle) + (init_lr + min_lr) / 2
+    rate = min_lr + (init_lr - min_lr) * (1 + _library(time).cos(angle)) / 2
     return _before(time, start, rate, init_lr, warmup)
 
 

@@ -1,0 +1,93 @@
+"""Learning rates by the step or the epoch, part of the compiled step."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from runtime.errors import UsageError
+from traces.trace import Trace
+from training.data import Data
+
+Rate = Callable[[mx.array], mx.array]
+
+
+class LRScheduler(Trace):
+    """Gives a model's update the rate lr_fn(step) or lr_fn(epoch), both counted from 1, by its argument's name.
+
+    lr_fn must depend on its argument alone: it is traced into the step, and where it can't be (it branches on its
+    argument, say) a table of its values is. What ReduceLROnPlateau lowers multiplies it. Parameter groups keep their
+    rates' ratios to the outer one. Raises UsageError for another argument, or a table of a run without an end.
+    """
+
+    def __init__(self, model: nn.Module, lr_fn: Callable[[Any], Any]):
+        super().__init__(mode="train")
+        names = list(inspect.signature(lr_fn).parameters)
+        if len(names) != 1 or names[0] not in ("step", "epoch"):
+            raise UsageError(f"lr_fn needs one argument named step or epoch, got {', '.join(names) or 'none'}.")
+        self.model, self.lr_fn, self.by_epoch = model, lr_fn, names[0] == "epoch"
+        self._installed: Any = None
+
+    def on_begin(self, data: Data) -> None:
+        """Installs the schedule in the update, once."""
+        update = self.estimator.update_of(self.model)
+        if update is self._installed:
+            return
+        base, rate = update.groups[-1].base, self._rate()
+        if base <= 0:
+            raise UsageError(f"LRScheduler needs an update with a learning rate above 0, got {base}.")
+        for group in update.groups:
+            group.schedule = lambda step: rate(step) / base
+        self._installed = update
+
+    def _rate(self) -> Rate:
+        """The rate as a function of the update's own step, which counts from 0."""
+        length = self.estimator.steps_per_epoch if self.by_epoch else 1
+        try:
+            compiled = mx.compile(lambda time: mx.array(self.lr_fn(time), mx.float32))
+            mx.eval(compiled(mx.array(1)))
+            return lambda step: mx.array(self.lr_fn(step // length + 1), mx.float32)
+        except Exception:  # lr_fn is anybody's: whatever it raises for a traced array, numbers may still do
+            total = self.estimator.total_steps
+        if total is None:
+            raise UsageError("an lr_fn that can't be traced needs epochs or max_steps, got a run without an end.")
+        table = mx.array(np.array([self.lr_fn(time) for time in range(1, -(-total // length) + 1)], np.float32))
+        return lambda step: table[mx.minimum(step // length, table.size - 1)]
+
+
+class WarmupScheduler(Trace):
+    """Over the first `warmup_steps` updates, a line from start_lr to the rate that the update has anyway.
+
+    target_lr: where the line ends, and the rate from then on unless the update has a schedule. Stands after an
+    LRScheduler of the same model. Raises UsageError for warmup_steps below 1.
+    """
+
+    def __init__(self, model: nn.Module, warmup_steps: int, target_lr: float | None = None, start_lr: float = 0.0):
+        super().__init__(mode="train")
+        if warmup_steps < 1:
+            raise UsageError(f"warmup_steps must be at least 1, got {warmup_steps}.")
+        self.model, self.warmup_steps, self.target_lr, self.start_lr = model, warmup_steps, target_lr, start_lr
+        self._installed: Any = None
+
+    def on_begin(self, data: Data) -> None:
+        """Puts the line before the update's schedule, once."""
+        update = self.estimator.update_of(self.model)
+        if update is self._installed:
+            return
+        base = update.groups[-1].base
+        start, target = self.start_lr / base, None if self.target_lr is None else self.target_lr / base
+        for group in update.groups:
+            group.schedule = self._after_a_line(group.schedule, start, target)
+        self._installed = update
+
+    def _after_a_line(self, schedule: Callable | None, start: float, target: float | None) -> Rate:
+        def factor(step: mx.array) -> mx.array:
+            later = schedule(step) if schedule else mx.array(1.0 if target is None else target)
+            end = later if target is None else target
+            share = (step + 1) / self.warmup_steps
+            return mx.where(step < self.warmup_steps, start + (end - start) * share, later)
+
+        return factor
