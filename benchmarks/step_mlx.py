@@ -79,7 +79,7 @@ class Batches:
 def ours(name: str, loss: str = "fm", precision: str = "fp32"):
     """A function(steps) that trains through the estimator, as the launcher does (no traces)."""
     model = model_named(name)
-    network = Network([ObjectiveOp(model, LOSSES[loss]()), UpdateOp(model, adamw, 1e-3)])
+    network = Network([ObjectiveOp(model, LOSSES[loss]()), UpdateOp(model, "loss", adamw, 1e-3)])
     estimator = Estimator(
         Batches(SHAPES[name]), network, epochs=None, max_steps=0, eval_every=None, precision=precision
     )

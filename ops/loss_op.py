@@ -5,7 +5,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from runtime.op import Batch, Context, TensorOp
+from runtime.op import Batch, Context, TensorOp, masked_mean
 
 
 class LossOp(TensorOp):
@@ -36,10 +36,3 @@ class LossOp(TensorOp):
     def per_sample(self, data: Any, state: Context) -> mx.array:
         """The loss of every row, (B,)."""
         raise NotImplementedError
-
-
-def masked_mean(rows: mx.array, mask: mx.array | None = None) -> mx.array:
-    """The mean, 0-d, of rows (B,) whose mask (B,) is 1; of all rows without a mask, 0 where the mask has none."""
-    if mask is None:
-        return rows.mean()
-    return mx.where(mask > 0, rows, 0).sum() / mx.maximum((mask > 0).sum(), 1)

@@ -29,7 +29,7 @@ class ModelOp(TensorOp):
     ):
         super().__init__(inputs, outputs, mode, ds_id)
         self.model, self.trainable = model, trainable
-        self.models = {getattr(model, "model_name", "model"): model}
+        self.models = {getattr(model, "model_name", None) or "model": model}
         self.keyed = "key" in inspect.signature(type(model).__call__).parameters
 
     def forward(self, data: Any, state: Context) -> Any:

@@ -142,6 +142,13 @@ def active(mode: str | Sequence[str] | None, current: str) -> bool:
     return current in names
 
 
+def masked_mean(rows: mx.array, mask: mx.array | None = None) -> mx.array:
+    """The mean, 0-d, of rows (B,) whose mask (B,) is 1; of all rows without a mask, 0 where the mask has none."""
+    if mask is None:
+        return rows.mean()
+    return mx.where(mask > 0, rows, 0).sum() / mx.maximum((mask > 0).sum(), 1)
+
+
 class Objective:
     """A training objective: loss, and for generative ones how to sample from what it trained.
 

@@ -1,5 +1,6 @@
 """A network: a list of ops over one flat data dictionary, and the updates that train its models."""
 
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,8 @@ class Network:
             for name, model in op.models.items():
                 if id(model) in names:
                     continue
+                if name in models and name == "model":
+                    name = next(f"model{i}" for i in itertools.count(1) if f"model{i}" not in models)
                 if name in models:
                     raise UsageError(f"two models are named {name!r}; give each model of a network its own name.")
                 names[id(model)], models[name] = name, model
@@ -115,3 +118,8 @@ class Mixed:
     def _cast(value: Any, dtype: mx.Dtype) -> Any:
         floating = isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating)
         return value.astype(dtype) if floating else value
+
+
+def trained_paths(network: Network, updates: Sequence[UpdateOp]) -> list[str]:
+    """The paths (model name first) of all leaves that some updates train."""
+    return list(dict.fromkeys(f"{network.name_of(u.model)}.{path}" for u in updates for path in u.owner))

@@ -13,10 +13,11 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch, Context
+from runtime.op import Batch, Context, masked_mean
 from runtime.slots import snapshot, write
 from training.flat import PARAMETERS, Vector, vectors
-from training.network import Mixed, Network
+from training.guard import guarded
+from training.network import Mixed, Network, trained_paths
 from training.update import UpdateOp, global_norm
 
 PRECISIONS = {"fp32": None, "bf16": mx.bfloat16, "fp16": mx.float16}
@@ -48,8 +49,10 @@ class TrainStep:
         self._seen: dict[tuple[int, str], list[mx.array]] = {}  # the leaves that the last step made of them
         self.losses: dict[str, list[UpdateOp]] = {}
         for update in network.updates:
-            self.losses.setdefault(update.loss_name, []).append(update)
-        self.leaves = {loss: _union(network, updates) for loss, updates in self.losses.items()}
+            if update.gradients is None:
+                self.losses.setdefault(update.loss_name, []).append(update)
+        self.given = [update for update in network.updates if update.gradients is not None]
+        self.leaves = {loss: trained_paths(network, updates) for loss, updates in self.losses.items()}
         self.state: dict[str, Any] = {
             "models": dict(network.models),
             "ops": {str(i): op.state for i, op in enumerate(network.ops)},
@@ -60,7 +63,8 @@ class TrainStep:
         }
         if accumulate > 1:
             current = snapshot(self.state["models"])
-            sums = {loss: {path: mx.zeros_like(current[path]) for path in paths} for loss, paths in self.leaves.items()}
+            paths = self.leaves | {update.gradients: trained_paths(network, [update]) for update in self.given}
+            sums = {source: {path: mx.zeros_like(current[path]) for path in own} for source, own in paths.items()}
             self.state["sums"] = {"gradients": sums, "finite": mx.array(True)}
         if precision == "fp16":
             self.state["scaler"] = {"scale": mx.array(FIRST_SCALE), "good": mx.array(0, mx.int32)}
@@ -80,6 +84,8 @@ class TrainStep:
 
         phases: the network's, of this step; for each value the step is compiled once.
         """
+        if phases is None and any(update.merge_grad > 1 for update in self.network.updates):
+            phases = self.network.phases(int(self.state["step"].item()))
         signature = (tuple(sorted(set(fetch) | set(self.losses))), last, phases)
         self._join()
         if signature not in self._compiled:
@@ -125,6 +131,9 @@ class TrainStep:
             losses[loss], gradients[loss], norms[loss], seen, touched = found
             # layer statistics and values to report come from the first trace, so that they advance once
             out, changed = out or seen, changed or touched
+        if self.given:
+            out, changed = (out, changed) if self.losses else self._forward(data, context, weights)
+            self._take_given(out, gradients, norms)
         # a gradient's norm is finite only if all of it is
         finite = mx.stack([mx.isfinite(v) for v in (*losses.values(), *norms.values())]).all()
         changed |= {f"carry.{name}": out[name] for name in self.network.carry}
@@ -137,7 +146,7 @@ class TrainStep:
             out = self.network.forward(out, context, ops=self.network.after)
         report: Batch = {}
         if last:
-            report = self._update(gradients, norms, window)
+            report = self._update(gradients, norms, window, phases)
         self._count(finite, window, last)
         absent = [name for name in wanted if name not in out]
         if absent:
@@ -150,17 +159,18 @@ class TrainStep:
 
         weights: every trained leaf in the precision of the forward pass, also those that this loss leaves alone.
         """
-        keep = None if self.network.after else {*wanted, *self.network.carry}
+        keep = None if self.network.after else {*wanted, *self.network.carry, *(u.gradients for u in self.given)}
         scale = self.state["scaler"]["scale"] if "scaler" in self.state else mx.array(1.0)
 
         def evaluate(leaves: Batch):
             write(self.state["models"], {**weights, **leaves} if self.dtype is not None else leaves)
             placed = snapshot(self.state)
             out = self.network.forward(data, context)
-            if loss not in out or out[loss].size != 1:
+            if loss not in out or (out[loss].size != 1 and out[loss].ndim != 1):
                 got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
-                raise UsageError(f"an update needs the loss {loss!r} as one number; it {got}.")
-            value = out[loss].astype(mx.float32).reshape(())
+                raise UsageError(f"an update needs the loss {loss!r} as one number or one a row; it {got}.")
+            value = out[loss].astype(mx.float32)
+            value = masked_mean(value, out.get("mask")) if value.size > 1 else value.reshape(())
             changed = {p: a for p, a in snapshot(self.state).items() if a is not placed[p]}
             kept = {name: array for name, array in out.items() if keep is None or name in keep}
             return value * scale, value, kept, changed
@@ -169,12 +179,31 @@ class TrainStep:
         (_, value, seen, changed), grads = mx.value_and_grad(evaluate)(trained)
         write(self.state, old)
         for vector in self.vectors:
-            if vector.update.loss_name == loss:
+            if vector.update in self.losses[loss]:
                 grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
         grads = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
         if "scaler" in self.state:
             grads = {path: g / scale for path, g in grads.items()}
         return value, grads, global_norm(grads), seen, changed
+
+    def _forward(self, data: Batch, context: Context, weights: Batch) -> tuple[Batch, Batch]:
+        """The data and the arrays its forward changed, where no loss is differentiated."""
+        old = snapshot(self.state)
+        write(self.state["models"], weights)
+        placed = snapshot(self.state)
+        out = self.network.forward(data, context)
+        changed = {path: array for path, array in snapshot(self.state).items() if array is not placed[path]}
+        write(self.state, old)
+        return out, changed
+
+    def _take_given(self, out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
+        """Adds the gradients that ops computed."""
+        for update in self.given:
+            key, prefix = update.gradients, self.network.name_of(update.model)
+            if key not in out:
+                raise UsageError(f"an update needs the gradients {key!r}; the data has {', '.join(sorted(out))}.")
+            found = {f"{prefix}.{path}": g.astype(mx.float32) for path, g in update.given(out[key]).items()}
+            gradients[key], norms[key] = found, global_norm(found)
 
     def _cast(self, leaves: Batch) -> Batch:
         if self.dtype is None:
@@ -199,10 +228,10 @@ class TrainStep:
         sums["finite"] = mx.array(True) if last else window
         return totals, window
 
-    def _update(self, gradients: dict[str, Batch], norms: Batch, window: mx.array) -> Batch:
+    def _update(self, gradients: dict[str, Batch], norms: Batch, window: mx.array, phases=None) -> Batch:
         """Applies every update where `window` is true; all gradients are at hand before the first weight moves.
 
-        norms: of gradients, by loss, where they are known.
+        norms: of gradients, by loss, where they are known. phases: say which update moves weights in this step.
         """
         held, moved, report = snapshot(self.state), {}, {}
         current = snapshot(self.state["models"])
@@ -213,12 +242,14 @@ class TrainStep:
             parameters = {vector.name: self.flat[str(i)][PARAMETERS] for i, vector in own.items()}
             joined = {path for vector in own.values() for path in vector.own}
             parameters |= {path: current[f"{prefix}.{path}"] for path in update.owner if path not in joined}
-            grads = {path: gradients[update.loss_name][f"{prefix}.{path}"] for path in parameters}
-            norm = norms.get(update.loss_name) if len(grads) == len(gradients[update.loss_name]) else None
+            source = update.gradients or update.loss_name
+            grads = {path: gradients[source][f"{prefix}.{path}"] for path in parameters}
+            norm = norms.get(source) if len(grads) == len(gradients[source]) else None
+            due = phases is None or phases[self.network.ops.index(update)] is not False
             with ExitStack() as stack:
                 for i, vector in own.items():
                     stack.enter_context(vector.installed(fresh[str(i)]))
-                new, said = update.apply(grads, parameters, self.state["step"], norm)
+                new, said = update.apply(grads, parameters, self.state["step"], norm, due)
             for i, vector in own.items():
                 fresh[str(i)][PARAMETERS] = new.pop(vector.name)
             moved |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
@@ -256,22 +287,6 @@ class TrainStep:
             state["streak"] = mx.where(window, 0, state["streak"] + 1)
 
 
-def guarded(ok: mx.array, moved: Batch, held: Batch) -> Batch:
-    """where(ok, new, held) of every array, built so that mx.compile makes one kernel of a leaf's whole update.
-
-    A leaf's moments and averages are its inputs and outputs of their own: the compiler fuses such an array only into a
-    kernel that holds all its readers. So the leaf that is kept when ok is false comes by way of theirs, to equal value.
-    """
-    kept = {path: mx.where(ok, new, held[path]) for path, new in moved.items() if not path.startswith("models.")}
-    for path in moved.keys() - kept.keys():
-        leaf, last = f".{path.split('.', 2)[2]}", held[path]
-        for other, array in kept.items():
-            if (f"{leaf}." in other or other.endswith(leaf)) and (array.shape, array.dtype) == (last.shape, last.dtype):
-                last = mx.where(ok, array, last)
-        kept[path] = mx.where(ok, moved[path], last)
-    return kept
-
-
 def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:
     """Runs without any mx.compile, nn.silu's and nn.gelu's own too: outside a compiled step they lack grad(jvp)."""
     mx.disable_compile()
@@ -279,8 +294,3 @@ def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:
         return run(*arguments)
     finally:
         mx.enable_compile()
-
-
-def _union(network: Network, updates: list[UpdateOp]) -> list[str]:
-    """The paths (model name first) of all leaves that some updates train."""
-    return list(dict.fromkeys(f"{network.name_of(u.model)}.{path}" for u in updates for path in u.owner))

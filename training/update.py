@@ -1,17 +1,17 @@
 """The op that trains: which loss, which leaves, which optimizer, and the averages kept of the result."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten
 
 from runtime.errors import UsageError
 from runtime.op import Op
 from training.ema import Averages
+from training.group import Group, Maker
 
 Leaves = dict[str, mx.array]
 
@@ -19,33 +19,54 @@ Leaves = dict[str, mx.array]
 class UpdateOp(Op):
     """Moves the trainable leaves of `model` down the gradient of `loss_name`.
 
-    optimizer: called with `learning_rate` to make an mlx optimizer. The rate of a step is
-    learning_rate x schedule(step) x scale, where `scale` is state that a trace may lower.
+    optimizer: a name, an mlx optimizer or a callable that makes one; None: what `build` attached to the model. The rate
+    of a step is learning_rate x schedule(step) x scale, where `scale` is state that a trace may lower; learning_rate
+    None is the optimizer's own.
     groups: parameter groups, mappings with `match` (a regular expression searched in the leaf's path) and their own
     `optimizer`, `learning_rate` or `schedule`; the first match wins and the rest belongs to the outer one.
     clip: largest global gradient norm. ema: decays of the averages kept (several at will).
+    merge_grad: steps whose gradients are averaged into one update (a step that is not finite is left out of it).
+    gradients: a key that holds the gradients by leaf path, as a nest or in the order of the leaves; then no loss is
+    differentiated. All gradients are taken before any weight moves and weights move at the end of a step, which is what
+    FastEstimator's `defer` asks for; it changes nothing here.
     Raises UsageError when a group matches no leaf.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Callable[..., Optimizer],
-        learning_rate: float = 1e-3,
         loss_name: str = "loss",
+        optimizer: Maker | None = None,
+        learning_rate: float | None = None,
         schedule: Callable[[mx.array], Any] | None = None,
         clip: float | None = None,
         ema: Sequence[float] = (),
         ema_warmup: bool = True,
         groups: Sequence[Mapping[str, Any]] = (),
-        name: str = "model",
+        name: str | None = None,
+        mode: str | Sequence[str] | None = "train",
+        merge_grad: int = 1,
+        defer: bool = False,
+        gradients: str | None = None,
+        ds_id: str | Sequence[str] | None = None,
     ):
-        super().__init__(inputs=loss_name, mode="train")
+        super().__init__(inputs=loss_name if gradients is None else gradients, mode=mode, ds_id=ds_id)
         if clip is not None and clip <= 0:
             raise UsageError(f"clip must be positive or null, got {clip}.")
-        self.model, self.loss_name, self.clip, self.models = model, loss_name, clip, {name: model}
+        if merge_grad < 1:
+            raise UsageError(f"merge_grad must be at least 1, got {merge_grad}.")
+        optimizer = getattr(model, "optimizer_fn", None) if optimizer is None else optimizer
+        if optimizer is None:
+            raise UsageError(
+                f"UpdateOp has no optimizer for this {type(model).__name__}; make the model with "
+                "build(model_fn, optimizer_fn) or give optimizer=."
+            )
+        self.model, self.loss_name, self.clip, self.merge_grad = model, loss_name, clip, merge_grad
+        self.gradients, self.defer = gradients, defer
+        self.models = {name or getattr(model, "model_name", None) or "model": model}
         outer = {"match": "", "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule}
-        self.groups = [Group(**{**outer, **group}) for group in (*groups, outer)]
+        everything = model.trainable_parameters()
+        self.groups = [Group(**{**outer, **group}, parameters=everything) for group in (*groups, outer)]
         leaves = self.leaves()
         self.owner = {path: self._owner(path) for path in leaves}
         for i, group in enumerate(self.groups):
@@ -60,6 +81,9 @@ class UpdateOp(Op):
             "ema": self.averages.state,
             "scale": mx.array(1.0),
         }
+        if merge_grad > 1:
+            zeros = {path: mx.zeros_like(leaf) for path, leaf in leaves.items()}
+            self.state["merged"] = {"sums": zeros, "count": mx.array(0, mx.int32)}
 
     def _owner(self, path: str) -> int:
         return next(i for i, group in enumerate(self.groups) if re.search(group.match, path))
@@ -68,14 +92,22 @@ class UpdateOp(Op):
         """The leaves this update trains, by path."""
         return dict(tree_flatten(self.model.trainable_parameters()))
 
+    def phase(self, step: int) -> Hashable:
+        """Whether the weights move in this step; None where they do in every one."""
+        return None if self.merge_grad == 1 else (step + 1) % self.merge_grad == 0
+
     def apply(
-        self, gradients: Leaves, parameters: Leaves, step: mx.array, norm: mx.array | None = None
+        self, gradients: Leaves, parameters: Leaves, step: mx.array, norm: mx.array | None = None, due: bool = True
     ) -> tuple[Leaves, dict[str, mx.array]]:
         """New leaves and what to log, from gradients averaged over micro-batches; optimizer and averages advance.
 
-        norm: of all gradients, where the caller knows it.
+        norm: of all gradients, where the caller knows it. due: False only collects the gradients, see `merge_grad`.
         """
+        if self.merge_grad > 1:
+            gradients, norm = self._merged(gradients, due), None
         norm = global_norm(gradients) if norm is None else norm
+        if not due:
+            return {}, {"grad_norm": norm, "learning_rate": self.groups[-1].rate(step) * self.state["scale"]}
         if self.clip is not None:
             factor = mx.minimum(1.0, self.clip / (norm + 1e-6))
             gradients = {path: g * factor for path, g in gradients.items()}
@@ -88,19 +120,28 @@ class UpdateOp(Op):
         self.averages.update(new)
         return new, {"grad_norm": norm, "learning_rate": self.groups[-1].optimizer.learning_rate}
 
+    def _merged(self, gradients: Leaves, due: bool) -> Leaves:
+        """The mean of the gradients since the last update, these included; the sums start anew where it is due."""
+        merged = self.state["merged"]
+        count = merged["count"] + 1
+        sums = {path: merged["sums"][path] + g for path, g in gradients.items()}
+        merged["sums"].update({path: mx.zeros_like(g) if due else g for path, g in sums.items()})
+        merged["count"] = mx.zeros_like(count) if due else count
+        return {path: g / count.astype(g.dtype) for path, g in sums.items()}
 
-class Group:
-    """Leaves that share an optimizer and a rate."""
-
-    def __init__(
-        self, match: str, optimizer: Callable[..., Optimizer], learning_rate: float, schedule: Callable | None
-    ):
-        self.match, self.base, self.schedule = match, learning_rate, schedule
-        self.optimizer = optimizer(learning_rate=learning_rate)
-
-    def rate(self, step: mx.array) -> mx.array:
-        """The learning rate at an optimizer step (0-d int32), before the scale."""
-        return mx.array(self.base, mx.float32) * (1.0 if self.schedule is None else self.schedule(step))
+    def given(self, value: Any) -> Leaves:
+        """The gradients under the key `gradients`, by leaf path; UsageError where they are not those of the leaves."""
+        paths = list(self.owner)
+        if isinstance(value, list | tuple) and all(isinstance(g, mx.array) for g in value) and len(value) == len(paths):
+            return dict(zip(paths, value, strict=True))
+        found = dict(tree_flatten(value))
+        if set(found) != set(paths):
+            lacking = sorted(set(paths) - set(found))
+            raise UsageError(
+                f"the gradients {self.gradients!r} are {len(found)} arrays; needed: one for each of the "
+                f"{len(paths)} trained leaves (without one: {', '.join(lacking[:3]) or 'none'})."
+            )
+        return {path: found[path] for path in paths}
 
 
 def global_norm(leaves: Leaves) -> mx.array:

@@ -51,7 +51,7 @@ class Told(Trace):
 def estimator(traces, epochs=2, **options):
     model = mlp()
     pipeline = Pipeline(Rows(8), Rows(5, 1), Rows(3, 2), batch_size=4)
-    network = Network([ObjectiveOp(model, Regression()), UpdateOp(model, Adam)])
+    network = Network([ObjectiveOp(model, Regression()), UpdateOp(model, "loss", Adam)])
     return Estimator(pipeline, network, epochs, traces, **options)
 
 

@@ -56,7 +56,9 @@ def batches(count, rows=8, seed=0, width=2):
 
 def regression_step(model, **options):
     update = {k: options.pop(k) for k in ("clip", "ema", "groups", "learning_rate", "schedule") if k in options}
-    network = Network([ObjectiveOp(model, Regression()), UpdateOp(model, Adam, **{"learning_rate": 1e-2, **update})])
+    network = Network(
+        [ObjectiveOp(model, Regression()), UpdateOp(model, "loss", Adam, **{"learning_rate": 1e-2, **update})]
+    )
     step = TrainStep(network, **options)
     step.start(batches(1)[0])
     return step

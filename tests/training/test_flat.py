@@ -35,7 +35,7 @@ def run(step, count, start=0):
 
 def test_views_of_a_joined_vector_are_the_leaves():
     model = mlp(sizes=SIZES)
-    vector = Vector(UpdateOp(model, Adam), 0, "model")
+    vector = Vector(UpdateOp(model, "loss", Adam), 0, "model")
     leaves = [mx.array(w) for w in weights(model).values()]
     whole = vector.join(leaves)
     assert whole.size % 64 == 0 and vector.paths == [f"model.{path}" for path in weights(model)]
@@ -93,14 +93,19 @@ def test_what_others_write_between_steps_counts():
 def test_only_what_is_elementwise_float32_and_trained_once_is_joined():
     model, other = mlp(), mlp(seed=1)
     loss = ObjectiveOp(model, Regression())
-    assert len(vectors(Network([loss, UpdateOp(model, Adam)]))) == 1
-    assert vectors(Network([loss, UpdateOp(model, optim.Muon)])) == []
-    assert vectors(Network([loss, UpdateOp(model, optim.Adafactor)])) == []
-    twice = Network([loss, UpdateOp(model, Adam), UpdateOp(model, Adam)])
+    assert len(vectors(Network([loss, UpdateOp(model, "loss", Adam)]))) == 1
+    assert vectors(Network([loss, UpdateOp(model, "loss", optim.Muon)])) == []
+    assert vectors(Network([loss, UpdateOp(model, "loss", optim.Adafactor)])) == []
+    twice = Network([loss, UpdateOp(model, "loss", Adam), UpdateOp(model, "loss", Adam)])
     assert vectors(twice) == []
     second = ObjectiveOp(other, Regression(), "other")
-    assert len(vectors(Network([loss, second, UpdateOp(model, Adam), UpdateOp(other, Adam, name="other")]))) == 2
-    step = TrainStep(Network([loss, UpdateOp(model, Adam)]), accumulate=2, flatten=True)
+    assert (
+        len(
+            vectors(Network([loss, second, UpdateOp(model, "loss", Adam), UpdateOp(other, "loss", Adam, name="other")]))
+        )
+        == 2
+    )
+    step = TrainStep(Network([loss, UpdateOp(model, "loss", Adam)]), accumulate=2, flatten=True)
     step.start(batches(1)[0])
     step(batches(1)[0], step_key(0, 0), last=False)
     assert step.vectors == []

@@ -10,7 +10,7 @@ from runtime.seed import step_key
 from runtime.slots import snapshot
 from tests.training.by_hand import batches, mlp, regression_step
 from training import step as module
-from training.step import guarded
+from training.guard import guarded
 
 
 def selected(ok, moved, held):

@@ -64,8 +64,8 @@ def test_two_models_two_updates_each_on_its_own_loss():
 
     network = Network([
         Apply(("critic_loss", "generator_loss"), forward, generator=generator, critic=critic),
-        UpdateOp(critic, Adam, 1e-2, "critic_loss", name="critic"),
-        UpdateOp(generator, Adam, 1e-3, "generator_loss", name="generator"),
+        UpdateOp(critic, "critic_loss", Adam, 1e-2, name="critic"),
+        UpdateOp(generator, "generator_loss", Adam, 1e-3, name="generator"),
     ])  # fmt: skip
     step = TrainStep(network)
     step.start(batches(1)[0])
@@ -90,7 +90,7 @@ def test_carry_goes_from_step_to_step_and_is_not_a_constant_of_the_trace():
         return {"memory": data["memory"] + data["x"].sum(axis=1), "loss": model(data["x"]).square().mean()}
 
     step = TrainStep(
-        Network([Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam)])
+        Network([Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, "loss", Adam)])
     )
     data = batches(4)
     step.start(data[0])
@@ -110,7 +110,7 @@ class JvpObjective(Objective):
 
 def test_jvp_objective_equals_the_hand_written_gradient():
     model = mlp()
-    network = Network([ObjectiveOp(model, JvpObjective()), UpdateOp(model, optim.SGD, 0.1)])
+    network = Network([ObjectiveOp(model, JvpObjective()), UpdateOp(model, "loss", optim.SGD, 0.1)])
     step, batch = TrainStep(network), batches(1)[0]
     step.start(batch)
     step(batch, KEY)
@@ -128,7 +128,7 @@ def test_a_teacher_is_state_not_a_constant():
         return {"loss": (student(data["x"]) - mx.stop_gradient(teacher(data["x"]))).square().mean()}
 
     network = Network(
-        [Apply("loss", forward, student=student, teacher=teacher), UpdateOp(student, Adam, name="student")]
+        [Apply("loss", forward, student=student, teacher=teacher), UpdateOp(student, "loss", Adam, name="student")]
     )
     step, batch = TrainStep(network), batches(1)[0]
     step.start(batch)
@@ -147,7 +147,7 @@ def test_batch_norm_statistics_advance_once_with_two_losses():
 
     network = Network([
         Apply(("a", "b"), forward, body=body, head=head),
-        UpdateOp(body, optim.SGD, 0.0, "a", name="body"), UpdateOp(head, optim.SGD, 0.0, "b", name="head"),
+        UpdateOp(body, "a", optim.SGD, 0.0, name="body"), UpdateOp(head, "b", optim.SGD, 0.0, name="head"),
     ])  # fmt: skip
     step, batch = TrainStep(network), batches(1)[0]
     step.start(batch)
@@ -171,7 +171,7 @@ def test_an_op_may_take_input_gradients_by_rerunning_the_graph():
         return {"loss": (model(data["adversarial"]) - data["y"]).square().mean()}
 
     network = Network([Apply("clean_loss", clean, model=model), Apply("adversarial", attack),
-                       Apply("loss", final, model=model), UpdateOp(model, optim.SGD, 0.0)])  # fmt: skip
+                       Apply("loss", final, model=model), UpdateOp(model, "loss", optim.SGD, 0.0)])  # fmt: skip
     step, batch = TrainStep(network), batches(1)[0]
     step.start(batch)
     out = step(batch, KEY, fetch=["adversarial"])
@@ -182,7 +182,7 @@ def test_an_op_may_take_input_gradients_by_rerunning_the_graph():
 def test_ops_after_the_update_see_the_weights_from_before_it():
     model = mlp()
     total = Apply("total", lambda data, ctx, model: {"total": model.layers[0].weight.sum()}, model=model)
-    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, optim.SGD, 1.0), total]))
+    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, "loss", optim.SGD, 1.0), total]))
     batch = batches(1)[0]
     step.start(batch)
     before = float(model.layers[0].weight.sum())
@@ -210,7 +210,7 @@ def test_one_forward_and_one_backward_no_matter_how_many_ops_and_traces(tmp_path
         return {"loss": (data["out"] - data["y"]).square().mean(), "error": (data["out"] - data["y"]).abs().mean()}
 
     network = Network(
-        [Apply("out", embed, model=model), Apply(("loss", "error"), loss), UpdateOp(model, Adam, ema=[0.9])]
+        [Apply("out", embed, model=model), Apply(("loss", "error"), loss), UpdateOp(model, "loss", Adam, ema=[0.9])]
     )
     step = TrainStep(network, compile=False)
     batch = batches(1)[0]

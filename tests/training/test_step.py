@@ -61,7 +61,7 @@ def test_nan_leaves_everything_as_it_was_and_training_goes_on(accumulate):
 
     model = mlp()
     network = Network(
-        [Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, Adam, ema=[0.9])]
+        [Apply(("memory", "loss"), forward, carry=("memory",), model=model), UpdateOp(model, "loss", Adam, ema=[0.9])]
     )
     step = TrainStep(network, accumulate=accumulate)
     good, bad = batches(2)
@@ -96,7 +96,7 @@ def test_lower_precision_keeps_float32_masters_and_follows_them(precision):
 
     model = mlp()
     step = TrainStep(
-        Network([Apply("loss", forward, model=model), UpdateOp(model, optim.SGD, 0.1)]), precision=precision
+        Network([Apply("loss", forward, model=model), UpdateOp(model, "loss", optim.SGD, 0.1)]), precision=precision
     )
     data = batches(20)
     step.start(data[0])
@@ -111,7 +111,7 @@ def test_lower_precision_keeps_float32_masters_and_follows_them(precision):
 
 def test_fp16_scale_halves_on_overflow_and_the_update_is_skipped():
     model = mlp()
-    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, Adam)]), precision="fp16")
+    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, "loss", Adam)]), precision="fp16")
     batch = batches(1)[0]
     step.start(batch)
     huge = {"x": batch["x"] * 3e4, "y": batch["y"]}
@@ -144,7 +144,7 @@ def test_rate_is_schedule_times_a_scale_that_traces_may_lower():
 
 def test_clip_bounds_the_global_norm():
     model = mlp()
-    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, optim.SGD, 1.0, clip=1e-3)]))
+    step = TrainStep(Network([ObjectiveOp(model, Regression()), UpdateOp(model, "loss", optim.SGD, 1.0, clip=1e-3)]))
     batch = batches(1)[0]
     step.start(batch)
     start = weights(mlp())
@@ -159,7 +159,9 @@ def test_what_nothing_computes_is_named():
         regression_step(mlp())(batches(1)[0], KEY, fetch=["accuracy"])
     model = mlp()
     with pytest.raises(UsageError, match="'loss' as one number"):
-        broken = TrainStep(Network([Apply("other", lambda data, ctx: {"other": mx.array(1.0)}), UpdateOp(model, Adam)]))
+        broken = TrainStep(
+            Network([Apply("other", lambda data, ctx: {"other": mx.array(1.0)}), UpdateOp(model, "loss", Adam)])
+        )
         broken(batches(1)[0], KEY)
 
 
@@ -176,7 +178,7 @@ def test_a_phase_changes_the_graph_and_is_compiled_once_for_each_value():
             return (2 * loss if ctx.phase == "late" else loss), extra
 
     model = mlp()
-    network = Network([ObjectiveOp(model, Phased()), UpdateOp(model, optim.SGD, 0.0)])
+    network = Network([ObjectiveOp(model, Phased()), UpdateOp(model, "loss", optim.SGD, 0.0)])
     step, batch = TrainStep(network), batches(1)[0]
     step.start(batch)
     losses = [float(step(batch, KEY, phases=network.phases(i))["loss"]) for i in range(4)]
