@@ -12,7 +12,7 @@ def measured(metric, true, pred, sizes=(7, 16, 1), ds_ids=None):
     metric.on_epoch_begin(Data({}, "eval"))
     ends = [*np.cumsum(sizes), len(true)]
     start = 0
-    for i, end in enumerate(ends):
+    for i, end in enumerate(min(end, len(true)) for end in ends):
         if end <= start:
             continue
         rows = {metric.true_key: mx.array(true[start:end]), metric.pred_key: mx.array(pred[start:end])}
