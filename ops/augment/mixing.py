@@ -135,7 +135,7 @@ class CutMixBatch(Mix):
 
 def neighbour(x: mx.array) -> mx.array:
     """Sample i - 1 in the place of sample i, the last one in the first's."""
-    return mx.roll(x, 1, axis=0)
+    return mx.concatenate([x[-1:], x[:-1]])
 
 
 def blended(x: mx.array, part: mx.array) -> mx.array:
