@@ -1,233 +1,243 @@
-"""Sources to batches: shuffled, transformed, padded and prefetched, exact from any starting point."""
+"""Data sets to batches: shuffled, transformed, padded and prefetched, exact from any starting point."""
 
-import math
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice, repeat
+from typing import Any
 
 import numpy as np
 
-from dataloaders.prefetch import prefetched
+from dataloaders.prefetch import Items, prefetched
+from dataloaders.recipe import SAMPLES, TAKE, Recipe, divided, span
+from dataloaders.samples import passed, read, stacked
+from dataloaders.schedule import Schedule
 from dataloaders.source import Source, digest
+from dataloaders.workers import Key, Place, Processes, Threads, in_order
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
 
-BatchOp = Callable[[NumpyBatch, np.random.Generator], NumpyBatch]
-Numbered = Callable[[int], NumpyBatch]  # batch number -> batch
-Batches = Generator[NumpyBatch, None, None]
-
-# First number after the seed in every generator's key, so that no two uses share random numbers.
-SHUFFLE, OPS = 0, 1
-TAKE = {"train": 2, "eval": 3, "test": 4}
+Size = int | Mapping[str, Any] | None
 
 
 class Pipeline:
     """The data of a run, batch by batch as NumPy dictionaries.
 
-    train_data, eval_data, test_data: sources. shape, classes: of one sample, checked against the sources (None: taken
-    from them); configs state them so that models can refer to them. ops: batch ops of mode "train". prefetch: batches
-    produced ahead in a thread (0: no thread). repeat_first: train on the first batch for ever.
-    workers: threads that produce training batches; more than one pays where an op computes outside Python (exact OT).
+    train_data, eval_data, test_data: a Source, any data set with `len` and `[i] -> dict`, or {ds_id: data set}.
+    batch_size: one for all, or {mode: size} or {mode: {ds_id: size}}; a `Batch` op of the list overrides it.
+    ops: NumpyOps, which see one sample before `Batch` and batches after it, and plain batch ops of mode "train".
+    num_process: worker processes (spawned) that make batches; 0: none. workers: threads that make training batches;
+    more than one pays where an op computes outside Python (exact OT). prefetch: batches produced ahead in a thread
+    (0: no thread). repeat_first: train on the first batch for ever. shape, classes: of one sample, checked against
+    Sources (None: taken from them); configs state them so that models can refer to them.
     rank, world: this process reads every world-th row of each pass, from row `rank` of its order on, in batches of
     batch_size; all ranks get equally many batches, of no common row, and random numbers of their own.
 
-    A batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
+    A plain batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
     batches as one, numbers k g to k g + k - 1, and its result is split again. With a method `defaults(batch) -> batch`
     it says which keys batches of the other modes get in its place.
     """
 
     def __init__(
         self,
-        train_data: Source,
-        eval_data: Source | None = None,
-        test_data: Source | None = None,
-        batch_size: int = 256,
+        train_data: Any = None,
+        eval_data: Any = None,
+        test_data: Any = None,
+        batch_size: Size = None,
+        ops: Sequence[Any] = (),
+        num_process: int = 0,
         seed: int = 0,
         shape: tuple[int, ...] | None = None,
         classes: int | None = None,
-        ops: Sequence[BatchOp] = (),
         prefetch: int = 2,
         repeat_first: bool = False,
         workers: int = 1,
         rank: int = 0,
         world: int = 1,
     ):
-        least = {"batch_size": (batch_size, 1), "seed": (seed, 0), "prefetch": (prefetch, 0), "workers": (workers, 1)}
+        least = {"seed": (seed, 0), "prefetch": (prefetch, 0), "workers": (workers, 1), "num_process": (num_process, 0)}
         for name, (value, bound) in least.items():
             if value < bound:
                 raise UsageError(f"dataloaders: {name} must be at least {bound}, got {value}.")
         if not 0 <= rank < world:
             raise UsageError(f"dataloaders: rank must lie in 0..world - 1, got rank={rank} and world={world}.")
-        if batch_size > len(train_data) // world:
-            each = f" on each of {world} ranks" if world > 1 else ""
-            raise UsageError(
-                f"batch_size={batch_size}{each} exceeds the {len(train_data)} training samples; lower batch_size."
-            )
-        self.sources = {
-            mode: source
-            for mode, source in (("train", train_data), ("eval", eval_data), ("test", test_data))
-            if source is not None
-        }
-        self.shape = train_data.shape if shape is None else tuple(shape)
-        self.classes = train_data.classes if classes is None else classes
+        given = {"train": train_data, "eval": eval_data, "test": test_data}
+        self.schedules = {mode: Schedule(data, mode) for mode, data in given.items() if data is not None}
+        self.sources = {mode: next(iter(schedule.data.values())) for mode, schedule in self.schedules.items()}
+        self.seed, self.prefetch, self.repeat_first = seed, prefetch, repeat_first
+        self.num_process, self.workers, self.rank, self.world = num_process, workers, rank, world
+        self._sizes, self._pool, self.ops = batch_size, None, []
+        self._check_shapes(shape, classes)
+        self.add_ops(ops)
+
+    def _check_shapes(self, shape: Sequence[int] | None, classes: int | None) -> None:
+        first = next(iter(self.sources.values()), None)
+        self.shape = getattr(first, "shape", ()) if shape is None else tuple(shape)
+        self.classes = getattr(first, "classes", 0) if classes is None else classes
         for mode, source in self.sources.items():
+            if not isinstance(source, Source):
+                continue
             if source.shape != self.shape:
                 raise UsageError(f"dataloaders.shape is {self.shape}, but {mode} samples have shape {source.shape}.")
             if source.classes != self.classes:
                 raise UsageError(f"dataloaders.classes is {self.classes}, but {mode} data has {source.classes}.")
-        self.batch_size, self.seed, self.prefetch, self.repeat_first = batch_size, seed, prefetch, repeat_first
-        self.workers, self.rank, self.world = workers, rank, world
-        self.ops: list[BatchOp] = []
-        self.add_ops(ops)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole training batches in one pass, of each rank; the short last one is dropped."""
-        return len(self.sources["train"]) // self.world // self.batch_size
-
-    def source(self, mode: str) -> Source:
-        """The source of a mode; UsageError where there is none."""
-        if mode not in self.sources:
-            raise UsageError(f"there is no data for mode {mode!r}; this pipeline has {', '.join(self.sources)}.")
-        return self.sources[mode]
-
-    def add_ops(self, ops: Sequence[BatchOp]) -> None:
-        """Appends batch ops of mode "train"; iterators made before are not changed."""
+    def add_ops(self, ops: Sequence[Any]) -> None:
+        """Appends ops, plain ones of mode "train"; iterators made before are not changed."""
         for op in ops:
             if span(op) < 1:
                 raise UsageError(f"{type(op).__name__}.span must be at least 1, got {span(op)}.")
         self.ops = [*self.ops, *ops]
+        self.close()
+        self.recipes: dict[Key, Recipe] = {}
+        for mode, schedule in self.schedules.items():
+            for index, (ds_id, data) in enumerate(schedule.data.items()):
+                self.recipes[mode, ds_id] = self._recipe(mode, ds_id, data, index)
+            schedule.arrange([self.recipes[mode, ds_id].steps for ds_id in schedule.data])
 
-    def batches(self, mode: str, start: int = 0) -> Batches:
-        """Batches from number `start` on, "x" (batch_size, *shape) float32.
+    def _recipe(self, mode: str, ds_id: str, data: Any, index: int) -> Recipe:
+        before, batch, after, left = divided(self.ops, mode, ds_id)
+        size = self._size(mode, ds_id, data) if batch.batch_size is None else batch.batch_size
+        if mode == "train" and not hasattr(data, "plan") and size > len(data) // self.world:
+            each = f" on each of {self.world} ranks" if self.world > 1 else ""
+            raise UsageError(f"batch_size={size}{each} exceeds the {len(data)} training samples; lower batch_size.")
+        return Recipe(
+            data, mode, ds_id, index, size, self.seed, self.rank, self.world, before, after, left, batch
+        )  # fmt: skip
 
-        train: endless, and batch i depends on (seed, i) alone: every epoch is a new permutation without its short
-        last batch. eval, test: one pass in order; what is missing of the last batch is filled up with the first row,
-        and "mask" (batch_size,) float32 is 0 there.
+    def _size(self, mode: str, ds_id: str, data: Any) -> int:
+        size = self._sizes
+        for name in (mode, ds_id):
+            size = size.get(name) if isinstance(size, Mapping) else size
+        if size is None and hasattr(data, "plan"):
+            return 1
+        if not isinstance(size, int) or size < 1:
+            raise UsageError(f"dataloaders: batch_size must be at least 1, got {size} in mode {mode}.")
+        return size
+
+    @property
+    def batch_size(self) -> int:
+        """The size of the first mode's batches."""
+        return next(iter(self.recipes.values())).size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole training batches in one pass, of each rank; the short last one is dropped."""
+        return self._schedule("train").steps
+
+    def get_modes(self) -> set[str]:
+        """The modes that have data."""
+        return set(self.schedules)
+
+    def get_ds_ids(self, mode: str) -> list[str]:
+        """The names of a mode's data sets, "" for one without a name."""
+        return list(self.schedules[mode].data) if mode in self.schedules else []
+
+    def ds_id_at(self, mode: str, number: int) -> str:
+        """The data set that batch `number` of `batches(mode)` comes from."""
+        return self._schedule(mode).place(number)[0]
+
+    def source(self, mode: str) -> Any:
+        """The (first) data set of a mode; UsageError where there is none."""
+        self._schedule(mode)
+        return self.sources[mode]
+
+    def _schedule(self, mode: str) -> Schedule:
+        if mode not in self.schedules:
+            raise UsageError(f"there is no data for mode {mode!r}; this pipeline has {', '.join(self.schedules)}.")
+        return self.schedules[mode]
+
+    def batches(self, mode: str, start: int = 0, ds_id: str | None = None) -> Items:
+        """Batches from number `start` on; Sources give "x" (batch_size, *shape) float32.
+
+        train: endless, and batch i depends on (seed, i) alone, for any num_process and workers: every epoch is a new
+        permutation without its short last batch. eval, test: one pass in order; what is missing of the last batch is
+        filled up with its first row, and "mask" (batch_size,) float32 is 0 there.
+        ds_id: batches of that data set only, by its own numbers; None: of all, in the order of an epoch.
         """
-        source = self.source(mode)
-        made = self._training(start) if mode == "train" else self._ordered(source, TAKE[mode], start)
-        return prefetched(made, self.prefetch)
+        return prefetched(self._batches(mode, self._places(mode, start, ds_id)), self.prefetch)
+
+    def _places(self, mode: str, start: int, ds_id: str | None) -> Iterator[Place]:
+        schedule = self._schedule(mode)
+        if ds_id is not None and ds_id not in schedule.data:
+            raise UsageError(f"mode {mode} has no data set {ds_id!r}; it has {', '.join(map(repr, schedule.data))}.")
+        if ds_id is None:
+            numbers = count(start) if mode == "train" else range(start, schedule.steps)
+            return ((((mode, own), number)) for own, number in map(schedule.place, numbers))
+        numbers = count(start) if mode == "train" else range(start, self.recipes[mode, ds_id].steps)
+        return (((mode, ds_id), number) for number in numbers)
+
+    def _batches(self, mode: str, places: Iterator[Place]) -> Items:
+        recipes, train = self.recipes, mode == "train"
+        spans = {key: recipe.span for key, recipe in recipes.items()}
+        if train and self.repeat_first:
+            key, _ = next(places)
+            yield from repeat(recipes[key].chain()(0))
+        elif self.num_process:
+            yield from in_order(self._processes(), spans, places)
+        elif train and self.workers > 1:
+            pool = Threads(self.workers, recipes)
+            try:
+                yield from in_order(pool, spans, places)
+            finally:
+                pool.close()
+        else:
+            chains = {key: recipe.chain() for key, recipe in recipes.items() if key[0] == mode}
+            for key, number in places:
+                yield chains[key](number)
+
+    def _processes(self) -> Processes:
+        if self._pool is None or not self._pool.close.alive:
+            self._pool = Processes(self.num_process, self.recipes)
+        return self._pool
+
+    def close(self) -> None:
+        """Ends the worker processes; the next `batches` starts them again."""
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    def transform(self, data: Mapping[str, Any], mode: str = "infer", ds_id: str = "") -> NumpyBatch:
+        """One sample through the NumpyOps of a mode, as a batch of 1; UsageError where one removes it."""
+        before, batch, after, _ = divided(self.ops, mode, ds_id)
+        recipe = Recipe(None, mode, ds_id, 0, 1, self.seed, sample_ops=before, batch=batch)
+        sample = dict(data)
+        if passed(before, sample, recipe.state(recipe.generator(SAMPLES, TAKE[mode]), 0)) is not None:
+            raise UsageError(f"the sample was removed by an op of mode {mode}, so there is nothing to return.")
+        whole = stacked([sample], batch.pad_value)
+        for number, op in after:
+            whole = recipe.changed(whole, number, op, 0)
+        return whole
+
+    def get_results(self, mode: str = "train", num_steps: int = 1, ds_id: str | None = None) -> Any:
+        """The first batch of a mode, or a list of the first `num_steps`."""
+        iterator = self.batches(mode, 0, ds_id)
+        found = list(islice(iterator, num_steps))
+        iterator.close()
+        return found[0] if num_steps == 1 else found
 
     def noise(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` points of the source distribution at t=0, (count, *shape) float32."""
         return self.sources["train"].noise(count, rng)
 
     def draw(self, mode: str, count: int, rng: np.random.Generator) -> NumpyBatch:
-        """`count` random rows of a mode without replacement; UsageError where there are fewer."""
+        """`count` random rows of a mode without replacement, before any op; UsageError where there are fewer."""
         source = self.source(mode)
         if count > len(source):
             raise UsageError(f"{count} samples asked of the {mode} data, which has {len(source)}.")
-        return source.take(rng.choice(len(source), count, replace=False), rng)
+        rows = rng.choice(len(source), count, replace=False)
+        return source.take(rows, rng) if isinstance(source, Source) else stacked([read(source, r, rng) for r in rows])
 
     def fingerprint(self, mode: str | None = None) -> str:
         """A short hash of one mode's data, or of all modes' data; batch size, seed and ops do not enter."""
-        modes = self.sources if mode is None else {mode: self.source(mode)}
-        return digest(*((name, source.fingerprint()) for name, source in modes.items()))
+        modes = self.schedules if mode is None else {mode: self._schedule(mode)}
+        return digest(*((name, schedule.fingerprint()) for name, schedule in modes.items()))
 
-    def benchmark(self, mode: str = "train", batches: int = 100) -> float:
-        """Batches a second over `batches` batches (or one pass, if that is shorter), first one not timed."""
+    def benchmark(self, mode: str = "train", num_steps: int = 100) -> float:
+        """Batches a second over `num_steps` batches (or one pass, if that is shorter), first one not timed."""
         iterator = self.batches(mode)
         next(iterator)
         began = time.perf_counter()
-        made = sum(1 for _ in islice(iterator, batches))
+        made = sum(1 for _ in islice(iterator, num_steps))
         elapsed = time.perf_counter() - began
         iterator.close()
         return made / elapsed
-
-    def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *key, *([self.rank] if self.rank else [])])
-
-    def _training(self, start: int) -> Batches:
-        if self.repeat_first:
-            yield from repeat(self._chain()(0))
-        if self.workers == 1:
-            yield from map(self._chain(), count(start))
-        yield from self._in_threads(start)
-
-    def _in_threads(self, start: int) -> Batches:
-        """Training batches in order, produced in `workers` threads, each a whole group of batches at a time."""
-        width = math.lcm(*map(span, self.ops))
-        own = threading.local()  # chains keep state (a permutation, a group): one for each thread
-
-        def group(number: int) -> list[NumpyBatch]:
-            if not hasattr(own, "chain"):
-                own.chain = self._chain()
-            return [own.chain(number * width + k) for k in range(width)]
-
-        first, skipped = divmod(start, width)
-        pool = ThreadPoolExecutor(self.workers)
-        try:
-            waiting = deque(pool.submit(group, number) for number in range(first, first + self.workers + 1))
-            for number in count(first + self.workers + 1):
-                yield from waiting.popleft().result()[skipped:]
-                skipped = 0
-                waiting.append(pool.submit(group, number))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _chain(self) -> Numbered:
-        """Batch number -> finished batch."""
-        batch_of = self._raw()
-        for number, op in enumerate(self.ops):
-            batch_of = self._transformed(batch_of, op, number)
-        return batch_of
-
-    def _raw(self) -> Numbered:
-        """Batch number -> batch before any op; keeps the permutation of the last epoch asked for."""
-        source, size, steps = self.sources["train"], self.batch_size, self.steps_per_epoch
-        kept, order = -1, np.empty(0, np.int64)
-
-        def batch_of(index: int) -> NumpyBatch:
-            nonlocal kept, order
-            epoch, step = divmod(index, steps)
-            if epoch != kept:
-                whole = np.random.default_rng([self.seed, SHUFFLE, epoch]).permutation(len(source))  # on all ranks
-                kept, order = epoch, whole[self.rank :: self.world]
-            return source.take(order[step * size : (step + 1) * size], self._generator(TAKE["train"], index))
-
-        return batch_of
-
-    def _transformed(self, before: Numbered, op: BatchOp, number: int) -> Numbered:
-        """Batch number -> batch after one op more; keeps the last group of `span` batches."""
-        width, size = span(op), self.batch_size
-        kept, group = -1, []
-
-        def batch_of(index: int) -> NumpyBatch:
-            nonlocal kept, group
-            turn, place = divmod(index, width)
-            if turn != kept:
-                parts = [before(turn * width + k) for k in range(width)]
-                joined = parts[0] if width == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-                result = op(joined, self._generator(OPS, number, turn))
-                kept, group = turn, [{k: v[i * size : (i + 1) * size] for k, v in result.items()} for i in range(width)]
-            return group[place]
-
-        return batch_of
-
-    def _ordered(self, source: Source, stream: int, start: int) -> Batches:
-        size = self.batch_size
-        own = np.arange(self.rank, len(source), self.world)
-        longest = -(-len(source) // self.world)
-        for index in range(start, -(-longest // size)):
-            rows = own[index * size : (index + 1) * size]
-            mask = np.zeros(size, np.float32)
-            mask[: len(rows)] = 1
-            rows = np.concatenate([rows, np.full(size - len(rows), rows[0] if len(rows) else 0)])
-            batch = {**source.take(rows, self._generator(stream, index)), "mask": mask}
-            for op in self.ops:
-                batch |= defaults(op, batch)
-            yield batch
-
-
-def span(op: BatchOp) -> int:
-    """How many consecutive batches an op wants as one; 1 unless it says otherwise."""
-    return getattr(op, "span", 1)
-
-
-def defaults(op: BatchOp, batch: NumpyBatch) -> NumpyBatch:
-    """The keys that a batch which the op does not change gets for those it would write; none unless it says so."""
-    return getattr(op, "defaults", lambda batch: {})(batch)

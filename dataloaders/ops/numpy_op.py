@@ -16,8 +16,11 @@ class NumpyOp(TensorOp):
     data: the array of the one input, or a list where `inputs` is a list. Before `Batch` these belong to one sample;
     after it they are stacked and `forward_batch` is called, which is `forward` unless a subclass says otherwise.
     state: {"mode": str, "epoch": int, "ds_id": str, "rng": np.random.Generator}; all random numbers come from "rng".
-    `forward` must not write into its input: it may be the data set's own array.
+    `forward` must not write into its input: it may be the data set's own array. masks: whether it may return
+    FilteredData(replacement=False); training batches then have "mask".
     """
+
+    masks: bool = False
 
     def forward(self, data: Any, state: Any) -> Any:
         """The input itself."""
@@ -98,7 +101,7 @@ class RemoveIf(NumpyOp):
         ds_id: Names = None,
     ):
         super().__init__(inputs, None, mode, ds_id)
-        self.fn, self.replacement = fn, replacement
+        self.fn, self.replacement, self.masks = fn, replacement, not replacement
 
     def forward(self, data: Any, state: Any) -> FilteredData | None:
         """FilteredData where the sample has to go."""

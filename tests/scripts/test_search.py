@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 TINY = [
     "run_name=s", "epochs=null", "max_steps=4", "eval_every=2s", "save_every=1s", "trackio.enabled=false",
     "device=cpu", "evaluation=none", "traces.evaluation.pictures=null", "traces.progress.quiet=true", "compile=false",
-    "batch_size=16", "dataloaders.train.size=64", "dataloaders.eval.size=32", "model.hidden=4", "model.depth=1",
+    "batch_size=16", "dataloaders.train_data.size=64", "dataloaders.eval_data.size=32", "model.hidden=4",
+    "model.depth=1",
 ]  # fmt: skip
 RATE = "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))"
 
