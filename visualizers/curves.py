@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +19,21 @@ def read_metrics(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no metrics file {path}.")
-    series: dict[str, dict[int, float]] = {}
-    lines = path.read_text().splitlines()
+    rows, lines = [], path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
             raise UsageError(f"{path}, line {number} is no JSON object: {line[:60]!r}.") from error
+    return as_series(rows)
+
+
+def as_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rows {"step": 10, "loss": 0.5, ...} as series, as `read_metrics` gives them."""
+    series: dict[str, dict[int, float]] = {}
+    for row in rows:
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
                 series.setdefault(name, {})[row["step"]] = value

@@ -1,0 +1,139 @@
+"""Many runs in one picture: every metric a panel, every run or group of runs a line."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import UsageError, closest
+from visualizers.canvas import new_figure, save_figure
+from visualizers.curves import as_series, read_metrics, smooth
+
+Series = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def read_run(path: Path | str) -> Series:
+    """The series of a metrics.jsonl or of a saved Summary (JSON with `history`), name -> (steps (n,), values (n,))."""
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        return read_metrics(path)
+    try:
+        history = json.loads(path.read_text())["history"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UsageError(f"{path} is no record of a run; needed: metrics.jsonl or a saved Summary.") from error
+    return as_series(history)
+
+
+def find_runs(places: Sequence[Path | str]) -> dict[str, Path]:
+    """Records of runs by name: the given files, and below folders every metrics.jsonl and saved Summary.
+
+    A run is named by its folder below the given one, or by its file's stem. UsageError where there is none.
+    """
+    found: list[tuple[str, Path]] = []
+    for place in map(Path, places):
+        if place.is_file():
+            found.append((place.parent.name if place.name == "metrics.jsonl" else place.stem, place))
+        elif not place.is_dir():
+            raise UsageError(f"there is no file or folder {place}.")
+        files = [f for f in sorted(place.rglob("*.json*")) if f.name == "metrics.jsonl" or _is_summary(f)]
+        if place.is_dir() and not files:
+            raise UsageError(f"{place} holds no record of a run; needed: metrics.jsonl or a saved Summary.")
+        for file in files:
+            inner = (file.parent if file.name == "metrics.jsonl" else file.with_suffix("")).relative_to(place)
+            found.append((str(inner) if inner.parts else place.resolve().name, file))
+    names = [name for name, _ in found]
+    return {name if names.count(name) == 1 else str(file): file for name, file in found}
+
+
+def _is_summary(file: Path) -> bool:
+    if file.suffix != ".json":
+        return False
+    try:
+        content = json.loads(file.read_text())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and isinstance(content.get("history"), list) and "latest" in content
+
+
+def group_names(names: Sequence[str], pattern: str | None) -> dict[str, str]:
+    """The group of each run: what the pattern's first group matches at the name's start, else the name.
+
+    "_n" stands for `(.*)_[0-9]+`.
+    """
+    pattern = r"(.*)_[0-9]+" if pattern == "_n" else pattern
+    if pattern is None:
+        return {name: name for name in names}
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"group_by must be a regular expression, got {pattern!r}: {error}.") from error
+    if compiled.groups < 1:
+        raise UsageError(f"group_by needs a group in parentheses, such as (.*)_[0-9]+, got {pattern!r}.")
+    return {name: found[1] if (found := compiled.match(name)) and found[1] else name for name in names}
+
+
+def chosen(known: Sequence[str], ignore: Sequence[str] = (), include: Sequence[str] = ()) -> list[str]:
+    """Metrics by names or patterns such as perf/*; UsageError for a pattern that fits none."""
+    for pattern in (*ignore, *include):
+        if not any(fnmatch(name, pattern) for name in known):
+            raise UsageError(f"no run has logged {pattern!r}; nearest: {closest(pattern, list(known))}.")
+    kept = [name for name in known if not include or any(fnmatch(name, pattern) for pattern in include)]
+    kept = [name for name in kept if not any(fnmatch(name, pattern) for pattern in ignore)]
+    if not kept:
+        raise UsageError(f"no metric is left to draw of {', '.join(known) or 'none'}.")
+    return kept
+
+
+def mean_and_spread(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, mean and standard deviation (n,) of several runs' series, between steps by lines, where all have values.
+
+    The deviation is that of the runs at hand (no n - 1). Runs without a step in common range keep none.
+    """
+    low, high = max(steps[0] for steps, _ in series), min(steps[-1] for steps, _ in series)
+    steps = np.unique(np.concatenate([steps for steps, _ in series]))
+    steps = steps[(steps >= low) & (steps <= high)]
+    values = np.stack([np.interp(steps, own, given) for own, given in series])
+    return steps, values.mean(0), values.std(0)
+
+
+def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence[str], smoothing: float = 0.0,
+                 group_by: str | None = None, share_legend: bool = True) -> Path:  # fmt: skip
+    """A panel for each metric, a line for each run, or for each group its mean with a band of one deviation; PNG.
+
+    smoothing in [0, 1) as in `curves.smooth`, of every run before the mean. share_legend: one for all panels.
+    """
+    if not 0 <= smoothing < 1:
+        raise UsageError(f"smoothing must be at least 0 and below 1, got {smoothing}.")
+    groups = group_names(list(runs), group_by)
+    labels = list(dict.fromkeys(groups.values()))
+    columns = min(3, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, axes = new_figure(4.8 * columns, 3.4 * rows + 0.3, rows, columns)
+    shown = {}
+    for axis, metric in zip(axes.flat, metrics, strict=False):
+        for index, label in enumerate(labels):
+            members = [runs[name][metric] for name, group in groups.items() if group == label and metric in runs[name]]
+            if not members:
+                continue
+            colour = f"C{index % 10}"
+            smoothed = [(steps, smooth(values, smoothing)) for steps, values in members]
+            steps, mean, spread = mean_and_spread(smoothed)
+            few = "o-" if len(steps) == 1 else "-"
+            shown[label] = axis.plot(steps, mean, few, color=colour, linewidth=1.4, label=label, markersize=4)[0]
+            if len(members) > 1:
+                axis.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+            elif smoothing:
+                axis.plot(*members[0], color=colour, linewidth=0.6, alpha=0.35)
+        axis.set(xlabel="step", ylabel=metric)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if not share_legend:
+            axis.legend(frameon=False)
+    for axis in axes.flat[len(metrics) :]:
+        axis.set_axis_off()
+    if share_legend:
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
+    return save_figure(figure, path)
