@@ -1,0 +1,184 @@
+"""Flips, crops, sizes and warps of an image together with its masks, boxes and keypoints."""
+
+from typing import Any
+
+from dataloaders.ops.albumentations_op import JointOp, Settings
+
+FILLS = {"value": "fill", "mask_value": "fill_mask"}
+REFLECT_101 = 4  # OpenCV's number of this border
+
+
+class HorizontalFlip(JointOp):
+    """Mirrors left and right."""
+
+
+class VerticalFlip(JointOp):
+    """Mirrors up and down."""
+
+
+class Transpose(JointOp):
+    """Swaps rows and columns."""
+
+
+class RandomRotate90(JointOp):
+    """Turns by a random multiple of 90 degrees."""
+
+
+class Crop(JointOp):
+    """Cuts out the box x_min, y_min, x_max, y_max, in pixels."""
+
+
+class CenterCrop(JointOp):
+    """Cuts (height, width) out of the middle."""
+
+    positional = ("height", "width")
+
+
+class RandomCrop(JointOp):
+    """Cuts (height, width) out of a random place."""
+
+    positional = ("height", "width")
+
+
+class CropNonEmptyMaskIfExists(JointOp):
+    """Cuts (height, width) where the mask is not empty, if it is somewhere."""
+
+    positional = ("height", "width")
+
+
+class RandomCropFromBorders(JointOp):
+    """Cuts random shares (crop_left, ...) off the borders."""
+
+
+class CropAndPad(JointOp):
+    """Crops (negative) or pads (positive) the sides by pixels `px` or shares `percent`."""
+
+    renamed = {"pad_mode": "border_mode", "pad_cval": "fill", "pad_cval_mask": "fill_mask"}
+
+
+class BBoxSafeRandomCrop(JointOp):
+    """Cuts a random part that keeps all boxes."""
+
+
+class SizedCrop(JointOp):
+    """Crops whose result has a size of its own; albumentations takes (height, width) as `size`."""
+
+    def translated(self, settings: Settings) -> Settings:
+        """With height and width as one argument."""
+        settings = dict(settings)
+        if "height" in settings and "width" in settings:
+            settings["size"] = (settings.pop("height"), settings.pop("width"))
+        return super().translated(settings)
+
+
+class RandomResizedCrop(SizedCrop):
+    """Cuts a part of random area and proportions and resizes it to (height, width)."""
+
+    positional = ("height", "width")
+
+
+class RandomSizedCrop(SizedCrop):
+    """Cuts a part with a height in `min_max_height` and resizes it to (height, width)."""
+
+    positional = ("min_max_height", "height", "width")
+
+
+class RandomSizedBBoxSafeCrop(JointOp):
+    """Cuts a random part that keeps all boxes and resizes it to (height, width)."""
+
+    positional = ("height", "width")
+
+
+class Resize(JointOp):
+    """Resizes to (height, width)."""
+
+    positional = ("height", "width")
+
+
+class LongestMaxSize(JointOp):
+    """Resizes so that the longer side is `max_size`."""
+
+    positional, defaults = ("max_size",), {"max_size": 1024}
+
+
+class SmallestMaxSize(JointOp):
+    """Resizes so that the shorter side is `max_size`."""
+
+    positional, defaults = ("max_size",), {"max_size": 1024}
+
+
+class RandomScale(JointOp):
+    """Resizes by a random factor 1 + scale_limit."""
+
+
+class PadIfNeeded(JointOp):
+    """Pads to at least (min_height, min_width), by reflection unless told otherwise."""
+
+    positional, renamed, defaults = ("min_height", "min_width"), FILLS, {"border_mode": REFLECT_101}
+
+
+class Rotate(JointOp):
+    """Rotates by a random angle within `limit`, in degrees."""
+
+    positional, renamed, defaults = ("limit",), FILLS, {"border_mode": REFLECT_101}
+
+
+class ShiftScaleRotate(JointOp):
+    """Shifts, scales and rotates at random, within limits."""
+
+    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
+
+
+class Affine(JointOp):
+    """A random rotation (degrees), scale, shear (degrees) and shift (`translate`: pixels if int, shares if float)."""
+
+    BORDERS = {"constant": 0, "edge": 1, "reflect": 2, "wrap": 3, "symmetric": 2, "reflect_101": 4}
+    METHODS = {"nearest_neighbor": 0, "bilinear": 1, "bicubic": 2}
+    renamed = {"border_handling": "border_mode", "fill_value": "fill", "fill_value_mask": "fill_mask"}
+
+    def translated(self, settings: Settings) -> Settings:
+        """With FastEstimator's words for borders and interpolation."""
+        chosen = {k: v for k, v in super().translated(settings).items() if v is not None}
+        for name, words in (("border_mode", self.BORDERS), ("interpolation", self.METHODS),
+                            ("mask_interpolation", self.METHODS)):  # fmt: skip
+            if name in chosen:
+                chosen[name] = words.get(chosen[name], chosen[name])
+        if "translate" in chosen:
+            shift = chosen.pop("translate")
+            chosen["translate_px" if all_int(shift) else "translate_percent"] = shift
+        return chosen
+
+
+def all_int(values: Any) -> bool:
+    """Whether a number, or every number in a tuple or a dictionary, is an integer."""
+    if isinstance(values, dict):
+        return all(all_int(value) for value in values.values())
+    return isinstance(values, int) or (isinstance(values, tuple | list) and all(all_int(value) for value in values))
+
+
+class ElasticTransform(JointOp):
+    """Displaces pixels by a smooth random field."""
+
+    renamed, defaults = FILLS, {"alpha": 34.0, "sigma": 4.0, "border_mode": REFLECT_101}
+
+
+class GridDistortion(JointOp):
+    """Stretches the cells of a grid at random."""
+
+    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
+
+
+class OpticalDistortion(JointOp):
+    """A random barrel or pincushion distortion."""
+
+    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
+
+
+class RandomGridShuffle(JointOp):
+    """Shuffles the cells of a grid."""
+
+
+class MaskDropout(JointOp):
+    """Erases objects of the mask, and the image there."""
+
+    renamed = {"image_fill_value": "fill", "mask_fill_value": "fill_mask"}

@@ -1,0 +1,224 @@
+"""Colours, noise, blur, weather and other changes of an image alone, by albumentations."""
+
+from dataloaders.ops.albumentations_op import ImageOp, Settings
+
+
+class RangeOp(ImageOp):
+    """Transforms with ranges that FastEstimator gives by two arguments, `joined`: {range: (low, high)}."""
+
+    joined: dict[str, tuple[str, str]] = {}
+
+    def translated(self, settings: Settings) -> Settings:
+        """With both ends as one argument."""
+        settings = dict(settings)
+        for name, ends in self.joined.items():
+            if all(end in settings for end in ends):
+                settings[name] = tuple(settings.pop(end) for end in ends)
+        return super().translated(settings)
+
+
+class CoarseDropout(ImageOp):
+    """Erases up to `max_holes` boxes of up to (max_height, max_width): pixels if int, shares if float."""
+
+    defaults = {"max_holes": 8, "max_height": 8, "max_width": 8}
+    renamed = {"fill_value": "fill"}
+
+    def translated(self, settings: Settings) -> Settings:
+        """A missing lower bound is the upper one, as in FastEstimator."""
+        s = dict(settings)
+        for name, part in (
+            ("num_holes_range", "holes"),
+            ("hole_height_range", "height"),
+            ("hole_width_range", "width"),
+        ):
+            high, low = s.pop(f"max_{part}"), s.pop(f"min_{part}", None)
+            s.setdefault(name, (high if low is None else low, high))
+        return super().translated(s)
+
+
+class ColorJitter(ImageOp):
+    """Changes brightness, contrast, saturation and hue in a random order."""
+
+    defaults = {"hue": 0.2}
+
+
+class RandomBrightnessContrast(ImageOp):
+    """Changes brightness and contrast."""
+
+
+class HueSaturationValue(ImageOp):
+    """Shifts hue, saturation and value."""
+
+
+class RGBShift(ImageOp):
+    """Shifts each channel by a number of its own."""
+
+
+class RandomGamma(ImageOp):
+    """A random gamma, in percent."""
+
+
+class CLAHE(ImageOp):
+    """Contrast-limited adaptive histogram equalisation (uint8)."""
+
+
+class Equalize(ImageOp):
+    """Equalises the histogram (uint8); eq_mode: "cv" or "pil"."""
+
+    renamed = {"eq_mode": "mode"}
+
+
+class Posterize(ImageOp):
+    """Keeps `num_bits` bits of each channel (uint8)."""
+
+
+class Solarize(ImageOp):
+    """Inverts what lies above `threshold`, of 255 (or a range of it)."""
+
+    defaults = {"threshold": 128}
+
+    def translated(self, settings: Settings) -> Settings:
+        """The threshold as a share."""
+        s = dict(settings)
+        limit = s.pop("threshold")
+        low, high = limit if isinstance(limit, tuple | list) else (limit, limit)
+        s.setdefault("threshold_range", (low / 255, high / 255))
+        return super().translated(s)
+
+
+class InvertImg(ImageOp):
+    """255 - x, or 1 - x for floats."""
+
+
+class Sharpen(ImageOp):
+    """Sharpens and overlays."""
+
+
+class ToGray(ImageOp):
+    """Grey, in three channels."""
+
+
+class ToSepia(ImageOp):
+    """Sepia."""
+
+
+class ToFloat(ImageOp):
+    """Divides by `max_value`, by default the type's largest."""
+
+
+class FromFloat(ImageOp):
+    """Multiplies by `max_value` and casts to `dtype`."""
+
+    defaults = {"dtype": "uint16"}
+
+
+class Normalize(ImageOp):
+    """(x / max_pixel_value - mean) / std, ImageNet's by default."""
+
+
+class ChannelShuffle(ImageOp):
+    """Shuffles the channels."""
+
+
+class ChannelDropout(ImageOp):
+    """Erases channels."""
+
+    renamed = {"fill_value": "fill"}
+
+
+class Blur(ImageOp):
+    """A box blur of random width."""
+
+    defaults = {"blur_limit": 7}
+
+
+class GaussianBlur(ImageOp):
+    """A Gaussian blur of random width, `sigma_limit` in pixels."""
+
+
+class MedianBlur(ImageOp):
+    """A median filter of random width."""
+
+    defaults = {"blur_limit": 5}
+
+
+class MotionBlur(ImageOp):
+    """A blur along a random line."""
+
+    defaults = {"blur_limit": 7}
+
+
+class Defocus(ImageOp):
+    """A lens out of focus."""
+
+
+class ZoomBlur(ImageOp):
+    """A blur by zooming."""
+
+
+class GaussianNoise(ImageOp):
+    """Adds Gaussian noise of variance `var_limit` and mean `mean`, in units of 1/255."""
+
+    transform, defaults = "GaussNoise", {"var_limit": (10.0, 50.0), "mean": 0.0}
+
+    def translated(self, settings: Settings) -> Settings:
+        """Standard deviations and means as shares of the largest value."""
+        s = dict(settings)
+        limit, mean = s.pop("var_limit"), s.pop("mean")
+        low, high = limit if isinstance(limit, tuple | list) else (0, limit)
+        s.setdefault("std_range", (low**0.5 / 255, high**0.5 / 255))
+        s.setdefault("mean_range", (mean / 255, mean / 255))
+        return super().translated(s)
+
+
+class MultiplicativeNoise(ImageOp):
+    """Multiplies by random numbers."""
+
+
+class ISONoise(ImageOp):
+    """A camera sensor's noise."""
+
+
+class Downscale(RangeOp):
+    """Scales down and up again."""
+
+    joined = {"scale_range": ("scale_min", "scale_max")}
+
+
+class ImageCompression(RangeOp):
+    """JPEG's artefacts (or "webp"'s) at a random quality."""
+
+    joined = {"quality_range": ("quality_lower", "quality_upper")}
+
+
+class RandomFog(RangeOp):
+    """Fog."""
+
+    joined = {"fog_coef_range": ("fog_coef_lower", "fog_coef_upper")}
+
+
+class RandomRain(RangeOp):
+    """Rain."""
+
+    joined = {"slant_range": ("slant_lower", "slant_upper")}
+
+
+class RandomShadow(RangeOp):
+    """Shadows."""
+
+    joined = {"num_shadows_limit": ("num_shadows_lower", "num_shadows_upper")}
+
+
+class RandomSnow(RangeOp):
+    """Snow."""
+
+    joined = {"snow_point_range": ("snow_point_lower", "snow_point_upper")}
+
+
+class RandomSunFlare(RangeOp):
+    """A sun's flare."""
+
+    joined = {
+        "angle_range": ("angle_lower", "angle_upper"),
+        "num_flare_circles_range": ("num_flare_circles_lower", "num_flare_circles_upper"),
+    }

@@ -1,0 +1,147 @@
+import inspect
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+
+pytest.importorskip("albumentations")
+
+from dataloaders.ops import geometry, pixels
+from dataloaders.ops.albumentations_op import ImageOp, JointOp
+from runtime.errors import UsageError
+
+SIZES = {
+    "Crop": {"x_max": 20, "y_max": 20}, "RandomSizedCrop": {"min_max_height": (10, 20), "height": 16, "width": 16},
+    "PadIfNeeded": {"min_height": 40, "min_width": 40}, "CropAndPad": {"px": 3}, "FromFloat": {"dtype": "uint8"},
+    "Affine": {"rotate": (-20, 20), "translate": 0.1, "border_handling": "reflect"},
+    "LongestMaxSize": {"max_size": 16}, "SmallestMaxSize": {"max_size": 16}, "RandomSunFlare": {"src_radius": 10},
+}  # fmt: skip
+SQUARES = {
+    "CenterCrop",
+    "RandomCrop",
+    "CropNonEmptyMaskIfExists",
+    "RandomResizedCrop",
+    "Resize",
+    "RandomSizedBBoxSafeCrop",
+}
+BOXES = {"BBoxSafeRandomCrop", "RandomSizedBBoxSafeCrop"}
+
+
+def concrete(module, base) -> list[str]:
+    found = [name for name, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, base)]
+    return [name for name in found if name not in ("ImageOp", "JointOp", "RangeOp", "SizedCrop")]
+
+
+def state(seed: int = 0) -> dict:
+    return {"mode": "train", "epoch": 0, "ds_id": "", "rng": np.random.default_rng(seed)}
+
+
+def image(seed: int = 0, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def made(name: str):
+    if hasattr(pixels, name):
+        return getattr(pixels, name)("x", "x", **SIZES.get(name, {}))
+    sizes = SIZES.get(name, {"height": 16, "width": 16} if name in SQUARES else {})
+    more = {"bbox_in": "b", "bbox_params": "pascal_voc"} if name in BOXES else {}
+    return getattr(geometry, name)(image_in="x", mask_in="m", **more, **sizes)
+
+
+def data(name: str) -> dict:
+    x = image() if name != "FromFloat" else (image() / 255).astype(np.float32)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:10, 5:20] = 1
+    return {"x": x, "m": mask, "b": np.array([[4.0, 4.0, 20.0, 12.0]])}
+
+
+def in_another_process(name: str) -> list[bytes]:
+    return [made(name)(data(name), state(seed))["x"].tobytes() for seed in range(2)]
+
+
+NAMES = concrete(pixels, ImageOp) + concrete(geometry, JointOp)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_op_draws_from_the_given_numbers_alone(name):
+    op, given = made(name), data(name)
+    before = {key: value.copy() for key, value in given.items()}
+    first, again, pickled = op(given, state(1)), op(given, state(1)), pickle.loads(pickle.dumps(op))(given, state(1))
+    for key in op.outputs:
+        assert np.array_equal(first[key], again[key]) and np.array_equal(first[key], pickled[key])
+    assert all(np.array_equal(given[key], before[key]) for key in given), "the data set's own array was written to"
+
+
+@pytest.mark.parametrize("name", ["RandomCrop", "ColorJitter", "GaussianNoise", "CoarseDropout", "ElasticTransform"])
+def test_another_seed_is_another_image(name):
+    assert len({made(name)(data(name), state(seed))["x"].tobytes() for seed in range(4)}) == 4
+
+
+def test_two_processes_make_the_same_images():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for name in ("RandomResizedCrop", "GaussianNoise"):
+            assert pool.apply(in_another_process, (name,)) == in_another_process(name)
+
+
+def test_plain_geometry_is_numpys():
+    given = data("")
+    for name, by_hand in {
+        "HorizontalFlip": lambda x: x[:, ::-1],
+        "VerticalFlip": lambda x: x[::-1],
+        "Transpose": lambda x: x.swapaxes(0, 1),
+        "CenterCrop": lambda x: x[8:24, 8:24],
+        "Crop": lambda x: x[:20, :20],
+        "PadIfNeeded": lambda x: np.pad(x, [(4, 4), (4, 4)] + [(0, 0)] * (x.ndim - 2), mode="reflect"),
+    }.items():
+        found = made(name)(given, state())
+        assert np.array_equal(found["x"], by_hand(given["x"])) and np.array_equal(found["m"], by_hand(given["m"])), name
+
+
+def test_masks_boxes_and_points_move_with_the_image():
+    op = geometry.HorizontalFlip(
+        image_in="x", image_out="y", masks_in=["m", "n"], masks_out=["p", "q"], bbox_in="b", bbox_out="c",
+        keypoints_in="k", bbox_params="pascal_voc", keypoint_params="xy",
+    )  # fmt: skip
+    given = {**data(""), "n": image()[..., 0], "k": np.array([[3.0, 7.0]])}
+    found = op(given, state())
+    assert set(found) == {"y", "p", "q", "c", "k"}
+    assert np.array_equal(found["q"], given["n"][:, ::-1]) and np.array_equal(found["p"], given["m"][:, ::-1])
+    assert np.allclose(found["c"], [[12, 4, 28, 12]]) and np.allclose(found["k"], [[28, 7]])
+
+
+def test_random_crops_keep_image_and_mask_together():
+    x = image()
+    for seed in range(8):
+        found = geometry.RandomCrop(9, 11, image_in="x", mask_in="m")({"x": x, "m": x[..., 0].copy()}, state(seed))
+        assert found["x"].shape == (9, 11, 3) and np.array_equal(found["x"][..., 0], found["m"])
+
+
+def test_several_images_get_the_same_draws():
+    found = pixels.RandomGamma(["x", "z"], ["x", "z"], gamma_limit=(50, 150))({"x": image(), "z": image()}, state())
+    assert np.array_equal(found["x"], found["z"])
+
+
+def test_fastestimators_arguments_mean_what_they_meant():
+    flat = np.full((200, 200, 3), 128, np.uint8)
+    noisy = pixels.GaussianNoise("x", "x", var_limit=(100.0, 100.0), mean=20.0)({"x": flat}, state())["x"].astype(float)
+    assert abs(noisy.std() - 10) < 0.3 and abs(noisy.mean() - 147.5) < 0.3  # floats are cut to bytes
+    holes = pixels.CoarseDropout("x", "x", max_holes=1, max_height=5, max_width=7, fill_value=3)({"x": flat}, state())
+    assert (holes["x"] == 3).all(-1).sum() == 35
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    solar = pixels.Solarize("x", "x", threshold=128)({"x": ramp}, state())["x"]
+    assert np.array_equal(solar, np.where(ramp < 128, ramp, 255 - ramp))
+    moved = geometry.Affine(image_in="x", translate={"x": (3, 3), "y": (0, 0)}, fill_value=9)({"x": ramp}, state())["x"]
+    assert np.array_equal(moved[:, 3:], ramp[:, :-3]) and (moved[:, :3] == 9).all()
+
+
+def test_errors_name_values():
+    for make in (
+        lambda: pixels.Blur("x", "x", blur=3),
+        lambda: geometry.RandomCrop(4, 4, 4, image_in="x"),
+        lambda: geometry.ElasticTransform(image_in="x", alpha_affine=50.0),
+        lambda: geometry.HorizontalFlip(image_in="x", bbox_in="b"),
+        lambda: geometry.HorizontalFlip(mask_in="m"),
+    ):
+        with pytest.raises(UsageError, match="got"):
+            make()
