@@ -3,6 +3,7 @@
 A body sees its arrays by name, T (the type of x), its constants, `dims` (sizes, int) and `eps` (one float).
 """
 
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
@@ -12,7 +13,7 @@ import mlx.core as mx
 from runtime import nvrtc
 
 # "mlx": by mx.fast.cuda_kernel, in every process anew. "own": by runtime.nvrtc, kept on disk, with a limit on registers
-# so that two blocks share a multiprocessor; nobody has run that on a GPU yet (benchmarks/group_norm.py --own).
+# so that two blocks share a multiprocessor; not yet seen working on a GPU (benchmarks/group_norm.py --own).
 COMPILER = "mlx"
 THREADS = 512  # of a block, at most
 
@@ -53,7 +54,7 @@ def launch(
             name=name,
             compiled_source=nvrtc.compiled(source, nvrtc.architecture()),
             inputs=list(inputs.values()),
-            scalars=[*dims, float(eps or 0)],
+            scalars=[*dims, struct.unpack("<i", struct.pack("<f", eps or 0.0))[0]],  # MLX 0.32.4 refuses floats here
             ensure_row_contiguous=True,
             **options,
         )
@@ -74,10 +75,10 @@ def kernel(name: str, inputs: tuple, outputs: tuple, body: str, header: str) -> 
 def own_source(
     name: str, header: str, body: str, parameters: tuple[str, ...], lines: tuple[str, ...], sizes: int, bound: int
 ) -> str:
-    """The same kernel as a source on its own, for `bound` threads or fewer; sizes and eps come as scalars."""
+    """The same kernel as a source on its own, for `bound` threads or fewer; sizes and eps's bits are int scalars."""
     names = [f"n{i}" for i in range(sizes)]
-    lines = (*lines, f"const int dims[] = {{{', '.join(names)}}}", "const float eps[] = {e}")
-    given = ", ".join([*parameters, *(f"int {n}" for n in names), "float e"])
+    lines = (*lines, f"const int dims[] = {{{', '.join(names)}}}", "const float eps[] = {__int_as_float(e)}")
+    given = ", ".join([*parameters, *(f"int {n}" for n in names), "int e"])
     signature = f'extern "C" __global__ void __launch_bounds__({bound}, 2)\n{name}({given})'
     return f"{nvrtc.HEADER}{header}{signature} {{\n  {'; '.join(lines)};\n{body}}}\n"
 

@@ -1,5 +1,7 @@
 """Modulated layer norm: plain by hand, the kernels' formulas in float64, and every nesting of their derivatives."""
 
+import struct
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ from models.modulated_norm import expression, fused, modulated
 from runtime import nvrtc
 from runtime.errors import UsageError
 from tests.models import layer_norm_formulas as formulas
+
+
+def bits(number):
+    return struct.unpack("<i", struct.pack("<f", number))[0]
 
 
 def normal(*shape, seed=0):
@@ -124,7 +130,7 @@ def test_own_kernels_are_given_what_their_signatures_name(width, chunks, monkeyp
         head = text.split(f"{name}(")[1].split(")")[0].split(", ")
         given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]
         assert [part.rsplit(" ", 1)[0] for part in head] == given + [type(value).__name__ for value in scalars]
-        assert f"constexpr int K = {chunks};" in text and scalars == [2 * 70, 70, width, 32, 1e-6]
+        assert f"constexpr int K = {chunks};" in text and scalars == [2 * 70, 70, width, 32, bits(1e-6)]
         assert grid[0] % threadgroup[0] == 0 and threadgroup == (256, 1, 1)
         seen.append((name, grid[0] // threadgroup[0]))
         return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
