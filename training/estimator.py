@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ import mlx.core as mx
 import numpy as np
 
 from runtime.errors import UsageError
-from runtime.op import Batch, NumpyBatch, active
+from runtime.op import Batch, NumpyBatch, active, as_tuple
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
 from training.data import Data, real_rows
 from training.forward import ForwardStep, judged_arrays
 from training.network import Network
 from training.step import TrainStep
+from training.summary import Summary
 from training.update import UpdateOp
 
 
@@ -28,30 +29,32 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-@dataclass
-class Summary:
-    """What a fit leaves: steps done, why it ended, the last value of every metric, and all rows in `history`."""
-
-    steps: int = 0
-    reason: str = ""
-    latest: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Estimator:
     """Trains a network on a pipeline and tells its traces.
 
     epochs, max_steps, max_time (seconds of training, earlier sittings included): whichever comes first.
     eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. Traces declare data keys in `inputs` and are told
     in their order; one step goes: train step, on_batch_end, on_epoch_end, evaluation (whose loss is logged before its
-    own on_epoch_end), on_step_end.
+    own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass over the data, whose
+    order goes on from epoch to epoch; eval_steps_per_epoch: most batches of an evaluation (a test is always whole).
+    monitor_names: keys averaged and logged beside the losses.
     """
 
     def __init__(self, pipeline, network: Network, epochs: int | None = 1, traces: Sequence = (), *,
                  max_steps: int | None = None, max_time: float | None = None, seed: int = 0, accumulate: int = 1,
-                 precision: str = "fp32", compile: bool = True, eval_every: str | int | None = "1e"):  # fmt: skip
+                 precision: str = "fp32", compile: bool = True, eval_every: str | int | None = "1e",
+                 train_steps_per_epoch: int | None = None, eval_steps_per_epoch: int | None = None,
+                 monitor_names: str | Sequence[str] = ()):  # fmt: skip
         self.pipeline, self.network, self.traces, self.seed = pipeline, network, list(traces), seed
-        self.steps_per_epoch = pipeline.steps_per_epoch // accumulate
+        for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
+            if steps is not None and steps < 1:
+                raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")
+        self.epochs, self.eval_steps_per_epoch, self.monitor_names = (
+            epochs,
+            eval_steps_per_epoch,
+            as_tuple(monitor_names),
+        )
+        self.steps_per_epoch = train_steps_per_epoch or pipeline.steps_per_epoch // accumulate
         if self.steps_per_epoch < 1:
             raise UsageError(f"accumulate={accumulate} needs as many batches an epoch, got {pipeline.steps_per_epoch}.")
         limits = [n for n in (max_steps, epochs and epochs * self.steps_per_epoch) if n is not None]
@@ -101,8 +104,9 @@ class Estimator:
         self.train_step.start(to_device(next(batches)))
         batches.close()
 
-    def fit(self) -> Summary:
-        """Trains from where the state stands to the end; raises Interrupted after a signal."""
+    def fit(self, summary: str | None = None) -> Summary:
+        """Trains from where the state stands to the end; raises Interrupted after a signal. summary: its name."""
+        self.summary.name = summary or self.summary.name
         if self.train_step.network.carry and not self.train_step.state["carry"]:
             self.prepare()
         self._sitting = ("train", "eval")
@@ -119,7 +123,7 @@ class Estimator:
 
     def _train(self) -> None:
         step, accumulate = self.train_step, self.train_step.accumulate
-        wanted = {k for t in self.traces if active(t.mode, "train") for k in t.inputs}
+        wanted = {*self.monitor_names, *(k for t in self.traces if active(t.mode, "train") for k in t.inputs)}
         batches = self.pipeline.batches("train", self.step * accumulate)
         before: mx.array | None = None
         started = time.perf_counter() - self.elapsed
@@ -157,16 +161,17 @@ class Estimator:
             self.stop(f"max_time of {self.max_time:g} s reached")
         return bool(self._reason or self.interrupted)
 
-    def test(self) -> dict[str, float]:
-        """Evaluates on the test data."""
+    def test(self, summary: str | None = None) -> Summary:
+        """Evaluates on the test data; its values join the summary as "test/<name>". summary: its name."""
+        self.summary.name = summary or self.summary.name
         self._sitting = ("test",)
         try:
             self._announce("on_begin")
-            values = self.evaluate("test")
+            self.evaluate("test")
             self._announce("on_end")
         finally:
             self._close()
-        return values
+        return self.summary
 
     def evaluate(self, mode: str = "eval", decay: float | None = None) -> dict[str, float]:
         """One pass over the data of a mode with the EMA weights (or the plain ones); logs and returns "<mode>/<loss>".
@@ -176,21 +181,24 @@ class Estimator:
         if mode not in self.pipeline.sources:
             return {}
         before, self.mode = self.mode, mode
-        means = [*self.network.get_loss_keys(), *self.network.metrics]
+        means = [*self.network.get_loss_keys(), *self.network.metrics, *self.monitor_names]
         wanted = {*means, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
         arrays = judged_arrays(self.network, decay)
         self._tell("on_epoch_begin", mode)
-        sums, rows = dict.fromkeys(means, 0.0), 0.0
-        for index, batch in enumerate(self.pipeline.batches(mode)):
+        sums, rows = {}, 0.0
+        limit = self.eval_steps_per_epoch if mode == "eval" else None
+        for index, batch in enumerate(islice(self.pipeline.batches(mode), limit)):
             self._tell("on_batch_begin", mode)
             data = self.forward[mode](arrays, to_device(batch), step_key(self.seed, index, 0, EVALUATION), wanted)
             mx.eval(data)
             count = float(batch["mask"].sum())
             rows += count
-            for name in means:
+            for name in dict.fromkeys(means):
                 if name in data:
                     value = data[name]  # one number, or one a row
-                    sums[name] += float((value * batch["mask"]).sum() if value.ndim else value * count)
+                    sums[name] = sums.get(name, 0.0) + float(
+                        (value * batch["mask"]).sum() if value.ndim else value * count
+                    )
             strings = {name: batch[name] for name in wanted if name in batch and name not in data}
             self._tell("on_batch_end", mode, real_rows({**data, **strings}, batch["mask"]))
         losses = {name: total / rows for name, total in sums.items()}
