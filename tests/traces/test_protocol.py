@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dataloaders.pipeline import Pipeline
+from dataloaders.source import Source
 from runtime.errors import UsageError
 from runtime.op import ObjectiveOp
 from tests.training.by_hand import Adam, Regression, mlp
@@ -17,7 +18,7 @@ from training.update import UpdateOp
 HOOKS = ("on_begin", "on_epoch_begin", "on_batch_begin", "on_batch_end", "on_epoch_end", "on_end")
 
 
-class Rows:
+class Rows(Source):
     """A source of `count` rows."""
 
     shape, classes = (2,), None
