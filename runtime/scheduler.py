@@ -1,9 +1,10 @@
 """Values that change with the epoch, counted from 1: FastEstimator's EpochScheduler and RepeatScheduler."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from runtime.errors import UsageError
+from runtime.op import Batch, Op
 
 
 class Scheduler:
@@ -54,3 +55,43 @@ class RepeatScheduler(Scheduler):
     def index(self, epoch: int) -> int:
         """The values in turn; epoch 1 has the first."""
         return (epoch - 1) % len(self.values)
+
+
+class ScheduledOp(Op):
+    """An op that is another one in other epochs, or none: what a network makes of a Scheduler among its ops.
+
+    The step is compiled once for every value that comes up. In evaluation it is what it was in the last training step.
+    """
+
+    steps_per_epoch = 1  # set by who counts epochs
+
+    def __init__(self, scheduler: Scheduler):
+        super().__init__()
+        self.scheduler, self.place, self.inner = scheduler, scheduler.index(1), None
+        for i, op in enumerate(scheduler.values):
+            if op is None:
+                continue
+            if not isinstance(op, Op):
+                raise UsageError(f"a network's scheduler needs ops or None, got {type(op).__name__}.")
+            self.state[str(i)] = op.state
+            self.models |= {name if self.models.get(name, m) is m else f"{name}{i}": m for name, m in op.models.items()}
+            for name in ("metrics", "losses", "carry"):
+                setattr(self, name, tuple(dict.fromkeys([*getattr(self, name), *getattr(op, name)])))
+
+    def phase(self, step: int) -> Hashable:
+        """Which op a training step has, and that op's own phase."""
+        self.place = self.scheduler.index(step // self.steps_per_epoch + 1)
+        op = self.chosen()
+        self.inner = None if op is None else op.phase(step)
+        return self.place, self.inner
+
+    def chosen(self) -> Op | None:
+        """The op of the last training step that `phase` was asked about; that of epoch 1 before any."""
+        return None if self.place is None else self.scheduler.values[self.place]
+
+    def initial_carry(self, batch: Batch) -> Batch:
+        """The carry of every op before the first step."""
+        carry: Batch = {}
+        for op in self.scheduler.values:
+            carry |= {} if op is None else op.initial_carry(batch)
+        return carry

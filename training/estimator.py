@@ -184,6 +184,7 @@ class Estimator:
         means = [*self.network.get_loss_keys(), *self.network.metrics, *self.monitor_names]
         wanted = {*means, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
         arrays = judged_arrays(self.network, decay)
+        self.network.phases(max(self.step - 1, 0))  # scheduled ops are those of the epoch that is evaluated
         self._tell("on_epoch_begin", mode)
         sums, rows = {}, 0.0
         limit = self.eval_steps_per_epoch if mode == "eval" else None

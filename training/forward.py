@@ -23,7 +23,7 @@ class ForwardStep:
 
     def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str], ds_id: str = "") -> Batch:
         """The keys of `fetch` that the forward pass gives."""
-        signature = (tuple(sorted(set(fetch))), ds_id)
+        signature = (tuple(sorted(set(fetch))), ds_id, self.network.scheduled())
         if signature not in self._compiled:
             run = partial(self._run, wanted=signature[0], ds_id=ds_id)
             self._compiled[signature] = mx.compile(run, inputs=self.op_states) if self.compile else run

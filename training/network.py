@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Op, active
+from runtime.scheduler import ScheduledOp, Scheduler
 from training.update import UpdateOp
 
 
@@ -19,9 +20,11 @@ class Network:
     models: every module once, by name. Ops after the last update see the weights from before it.
     """
 
-    def __init__(self, ops: Sequence[Op]):
-        self.ops = list(ops)
+    def __init__(self, ops: Sequence[Op | Scheduler]):
+        self.ops = [ScheduledOp(op) if isinstance(op, Scheduler) else op for op in ops]
         self.updates = [op for op in self.ops if isinstance(op, UpdateOp)]
+        if any(isinstance(v, UpdateOp) for op in self.ops if isinstance(op, ScheduledOp) for v in op.scheduler.values):
+            raise UsageError("an UpdateOp can't be scheduled; needed: the UpdateOp itself, with a scheduled rate.")
         last = max((i for i, op in enumerate(self.ops) if isinstance(op, UpdateOp)), default=len(self.ops))
         self.before = [op for op in self.ops[:last] if not isinstance(op, UpdateOp)]
         self.after = self.ops[last + 1 :]
@@ -59,6 +62,10 @@ class Network:
             carry |= op.initial_carry(batch)
         return carry
 
+    def scheduled(self) -> tuple[Hashable, ...]:
+        """Which of their ops the scheduled ones are now."""
+        return tuple(op.place for op in self.ops if isinstance(op, ScheduledOp))
+
     def phases(self, step: int) -> tuple[Hashable, ...]:
         """What every op's `phase` says of a training step."""
         return tuple(op.phase(step) for op in self.ops)
@@ -73,15 +80,17 @@ class Network:
         ops = self.before if ops is None else ops
         keys = mx.random.split(ctx.key, max(len(ops), 1))
         given = data = dict(data)
-        for op, key in zip(ops, keys, strict=False):
-            if not (active(op.mode, ctx.mode) and active(op.ds_id, ctx.ds_id)):
+        for own, key in zip(ops, keys, strict=False):
+            op, phase = own, None if ctx.phases is None else ctx.phases[self.ops.index(own)]
+            if isinstance(own, ScheduledOp):
+                op, phase = own.chosen(), own.inner if ctx.phases is not None else None
+            if op is None or not (active(op.mode, ctx.mode) and active(op.ds_id, ctx.ds_id)):
                 continue
             missing = [name for name in op.inputs if name not in data]
             if missing:
                 lacks, has = ", ".join(missing), ", ".join(sorted(data))
                 raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
             run = self._runner(given, ctx)
-            phase = None if ctx.phases is None else ctx.phases[self.ops.index(op)]
             data = {**data, **op(data, replace(ctx, key=key, run=run, phase=phase))}
             data = {name: value for name, value in data.items() if value is not None}
             if until is not None and until in data:

@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, masked_mean
+from runtime.scheduler import ScheduledOp
 from runtime.slots import snapshot, write
 from training.flat import PARAMETERS, Vector, vectors
 from training.guard import guarded
@@ -43,6 +44,9 @@ class TrainStep:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
         self.network, self.accumulate, self.compile = network, accumulate, compile
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
+        for op in network.ops:
+            if isinstance(op, ScheduledOp):
+                op.steps_per_epoch = steps_per_epoch
         flatten = mx.default_device() == mx.Device(mx.gpu) if flatten is None else flatten
         self.vectors = vectors(network) if flatten and accumulate == 1 else []
         self.flat: dict[str, Batch] = {str(i): {} for i in range(len(self.vectors))}  # weights, slots, averages
