@@ -40,6 +40,9 @@ class Rates(Trace):
     def on_epoch_end(self, data):
         self.weights.append(arrays(self.estimator))
 
+    def on_step_end(self):
+        self.saved = arrays(self.estimator)  # what a checkpoint of this step holds
+
 
 def arrays(trainer):
     return {k: np.array(v) for k, v in snapshot(trainer.network.models).items()}
@@ -82,6 +85,7 @@ def test_the_best_weights_come_back(scores, tmp_path):
     best = int(np.argmax(scores))
     assert len(note.weights) == min(5, best + 3)
     assert_same(arrays(trainer), note.weights[best])
+    assert_same(note.saved, note.weights[best])
     again = EarlyStopping("score", patience=1, compare="max", restore_best_weights=True, save_dir=tmp_path)
     again.load_state_dict(stopping.state_dict())
     resumed = estimator([Scores(0), again], epochs=1)

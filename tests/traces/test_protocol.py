@@ -21,7 +21,7 @@ HOOKS = ("on_begin", "on_epoch_begin", "on_batch_begin", "on_batch_end", "on_epo
 class Rows(Source):
     """A source of `count` rows."""
 
-    shape, classes = (2,), None
+    shape, classes = (2,), 0
 
     def __init__(self, count, seed=0):
         self.rows = np.random.default_rng(seed).normal(size=(count, 2)).astype(np.float32)
