@@ -30,9 +30,13 @@ class LossOp(TensorOp):
         """The loss under the op's output."""
         picked = [data[name] for name in self.inputs]
         rows = self.per_sample(picked if self.in_list else picked[0], ctx)
-        loss = masked_mean(rows, data.get("mask")) if self.average_loss else rows
+        loss = self.reduce(rows, data.get("mask")) if self.average_loss else rows
         return self.named([loss] if self.out_list else loss)
 
     def per_sample(self, data: Any, state: Context) -> mx.array:
         """The loss of every row, (B,)."""
         raise NotImplementedError
+
+    def reduce(self, rows: mx.array, mask: mx.array | None) -> mx.array:
+        """What `average_loss` makes of the rows (B,): the mean of those that count."""
+        return masked_mean(rows, mask)

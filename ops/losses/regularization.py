@@ -1,0 +1,39 @@
+"""Penalties on weights."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from runtime.op import Context, TensorOp
+
+
+class L2Regularization(TensorOp):
+    """Adds beta / 2 times the sum of squares of a model's trainable weights to a loss.
+
+    inputs: the loss. The output is a loss as well; the update must name it.
+    """
+
+    def __init__(
+        self,
+        inputs: str,
+        outputs: str,
+        model: nn.Module,
+        mode: str | Sequence[str] | None = None,
+        beta: float = 0.01,
+        ds_id: str | Sequence[str] | None = None,
+    ):
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.model, self.beta, self.losses = model, beta, self.outputs
+        self.models = {getattr(model, "model_name", "model"): model}
+
+    def forward(self, data: mx.array, state: Context) -> mx.array:
+        """Of the loss's shape."""
+        squares = [w.astype(mx.float32).square().sum() for _, w in tree_flatten(self.model.trainable_parameters())]
+        return data + 0.5 * self.beta * reduce(add, squares, mx.array(0.0))
+
+
+L2Regularizaton = L2Regularization  # FastEstimator's spelling
