@@ -6,9 +6,9 @@ from operator import add
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from runtime.op import Context, TensorOp
+from runtime.slots import snapshot
 
 
 class L2Regularization(TensorOp):
@@ -32,7 +32,7 @@ class L2Regularization(TensorOp):
 
     def forward(self, data: mx.array, state: Context) -> mx.array:
         """Of the loss's shape."""
-        squares = [w.astype(mx.float32).square().sum() for _, w in tree_flatten(self.model.trainable_parameters())]
+        squares = [w.astype(mx.float32).square().sum() for w in snapshot(self.model.trainable_parameters()).values()]
         return data + 0.5 * self.beta * reduce(add, squares, mx.array(0.0))
 
 
