@@ -11,6 +11,7 @@ import mlx.nn as nn
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Op, active
 from runtime.scheduler import ScheduledOp, Scheduler
+from runtime.slots import snapshot, write
 from training.update import UpdateOp
 
 
@@ -98,8 +99,14 @@ class Network:
         return data
 
     def _runner(self, given: Batch, ctx: Context) -> Callable[[Batch, str], Batch]:
+        states = {"models": self.models, "ops": {str(i): op.state for i, op in enumerate(self.ops)}}
+
         def run(changed: Batch, until: str) -> Batch:
-            return self.forward({**given, **changed}, ctx, until=until)
+            held = snapshot(states)
+            try:
+                return self.forward({**given, **changed}, ctx, until=until)
+            finally:  # what a second run makes of layer statistics and op states is thrown away
+                write(states, held)
 
         return run
 

@@ -1,0 +1,54 @@
+"""Gradients with respect to inputs, by hand and inside a compiled step."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ops.losses.regression import MeanSquaredError
+from ops.model_op import ModelOp
+from ops.tensor.gradient import FGSM, GradientOp
+from runtime.op import Context
+from tests.training.by_hand import KEY, Adam, batches, mlp
+from training.network import Network
+from training.step import TrainStep
+from training.update import UpdateOp
+
+ZERO = mx.array(0, mx.int32)
+
+
+def by_hand(model, x, y):
+    return mx.grad(lambda x: (model(x) - y).square().mean())(x)
+
+
+def network(model):
+    return [
+        ModelOp(model, "x", "p"),
+        MeanSquaredError(("p", "y"), "l"),
+        GradientOp("l", "g", "x"),
+        FGSM("x", "l", "a", 0.1, clip_low=0.0),
+        ModelOp(model, "a", "q"),
+        MeanSquaredError(("q", "y"), "m"),
+    ]
+
+
+def test_the_attack_follows_the_sign_of_the_gradient_and_keeps_a_bound_of_zero():
+    model, batch = mlp(), batches(1)[0]
+    out = Network(network(model)).forward(batch, Context("eval", KEY, ZERO, ZERO))
+    wanted = by_hand(model, batch["x"], batch["y"])
+    np.testing.assert_allclose(out["g"], wanted, rtol=1e-5)
+    moved = np.array(batch["x"]) + 0.1 * np.sign(np.array(wanted))
+    np.testing.assert_allclose(out["a"], np.clip(moved, 0, np.array(batch["x"]).max()), rtol=1e-5)
+
+
+def test_the_compiled_step_gives_the_same_gradient():
+    model, batch = mlp(), batches(1)[0]
+    wanted = by_hand(model, batch["x"], batch["y"])
+    step = TrainStep(Network([*network(model), UpdateOp(model, Adam, loss_name="m", learning_rate=1e-2)]))
+    step.start(batch)
+    np.testing.assert_allclose(step(batch, KEY, fetch=["g"])["g"], wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_the_second_run_leaves_layer_statistics_as_the_first_made_them():
+    model, batch = nn.BatchNorm(2), batches(1)[0]
+    Network(network(model)[:3]).forward(batch, Context("train", KEY, ZERO, ZERO))
+    np.testing.assert_allclose(model.running_mean, 0.1 * np.array(batch["x"]).mean(0), rtol=1e-5)
