@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ops.loss_op import LossOp, masked_mean
+from ops.loss_op import LossOp
 from ops.losses.targets import matched
-from runtime.op import Context
+from runtime.op import Context, masked_mean
 
 
 def dice_scores(y_pred: mx.array, y_true: mx.array, soft: bool = False, epsilon: float = 1e-6) -> mx.array:

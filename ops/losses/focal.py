@@ -5,11 +5,11 @@ from typing import Literal
 
 import mlx.core as mx
 
-from ops.loss_op import LossOp, masked_mean
+from ops.loss_op import LossOp
 from ops.losses.cross_entropy import FLOOR, binary_entropies
 from ops.losses.targets import matched
 from runtime.errors import UsageError
-from runtime.op import Context
+from runtime.op import Context, masked_mean
 
 Reduction = Literal["none", "mean", "sum"]
 

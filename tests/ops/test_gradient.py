@@ -43,7 +43,7 @@ def test_the_attack_follows_the_sign_of_the_gradient_and_keeps_a_bound_of_zero()
 def test_the_compiled_step_gives_the_same_gradient():
     model, batch = mlp(), batches(1)[0]
     wanted = by_hand(model, batch["x"], batch["y"])
-    step = TrainStep(Network([*network(model), UpdateOp(model, Adam, loss_name="m", learning_rate=1e-2)]))
+    step = TrainStep(Network([*network(model), UpdateOp(model, "m", Adam, learning_rate=1e-2)]))
     step.start(batch)
     np.testing.assert_allclose(step(batch, KEY, fetch=["g"])["g"], wanted, rtol=1e-5, atol=1e-7)
 
