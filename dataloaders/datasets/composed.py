@@ -58,7 +58,7 @@ class InterleaveDataset:
     def __init__(self, datasets: Mapping[str, Any] | Sequence[Any], pattern: Sequence[str | int] | None = None):
         named = isinstance(datasets, Mapping)
         self.datasets = dict(datasets) if isinstance(datasets, Mapping) else {str(i): d for i, d in enumerate(datasets)}
-        names = list(self.datasets) if named else list(range(len(self.datasets)))
+        names: list[Any] = list(self.datasets) if named else list(range(len(self.datasets)))
         wanted = names if pattern is None else list(pattern)
         if len(names) < 2 or set(wanted) != set(names):
             raise UsageError(f"the pattern must name each of two or more data sets, got {wanted} for {names}.")
