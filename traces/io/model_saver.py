@@ -27,7 +27,7 @@ class ModelSaver(Trace):
         super().__init__(mode="train")
         if max_to_keep is not None and max_to_keep < 0:
             raise UsageError(f"max_to_keep must be 0 or more, got {max_to_keep}.")
-        self.model, self.folder, self.frequency = model, save_dir and Path(save_dir), frequency
+        self.model, self.folder, self.frequency = model, Path(save_dir) if save_dir else None, frequency
         self.max_to_keep, self.weights_name = max_to_keep or 0, weights_name
         self.kept: list[str] = []
         self.steps: int | None = None
@@ -74,7 +74,7 @@ class BestModelSaver(Trace):
         if save_best_mode not in ("min", "max"):
             raise UsageError(f"save_best_mode must be 'min' or 'max', got {save_best_mode!r}.")
         super().__init__(mode="eval")
-        self.model, self.folder, self.metric = model, save_dir and Path(save_dir), metric
+        self.model, self.folder, self.metric = model, Path(save_dir) if save_dir else None, metric
         self.sign, self.best_mode = 1 if save_best_mode == "min" else -1, save_best_mode
         self.weights_name, self.load_best_final = weights_name, load_best_final
         self.best: float | None = None
