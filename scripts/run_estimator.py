@@ -11,7 +11,6 @@ Every other --name VALUE is an argument of get_estimator, read as its annotation
   --hyperparameters F    arguments in a .json or .yaml file; the command line's win
   --summary NAME         keep the metrics in OUTPUT_DIR/NAME/metrics.jsonl and summary.json
   --output_dir outputs   where
-  --warmup true          false: don't go through the graph before the first step
 """
 
 import argparse
@@ -67,7 +66,6 @@ def parser() -> Parser:
         one.add_argument("--hyperparameters")
         one.add_argument("--summary")
         one.add_argument("--output_dir", default="outputs")
-        one.add_argument("--warmup", choices=("true", "false"), type=str.lower, default="true")
     logs = commands.add_parser("logs", allow_abbrev=False, description="Runs beside each other, a panel a metric.")
     logs.add_argument("places", nargs="+", metavar="FOLDER|FILE", help="metrics.jsonl, a saved Summary, or above them")
     logs.add_argument("--smooth", type=float, default=0.0, help="weight of the moving average, 0 to below 1")
@@ -146,7 +144,7 @@ def worked(estimator: Any, given: argparse.Namespace) -> dict[str, Any]:
     sources = estimator.pipeline.sources if given.command == "run" else {given.command}
     with caught(estimator):
         if "train" in sources:
-            values |= estimator.fit(**({} if given.warmup == "true" else {"warmup": False})).latest
+            values |= estimator.fit().latest
         if "test" in sources:
             told = estimator.test()
             values |= getattr(told, "latest", told)

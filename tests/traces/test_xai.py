@@ -10,12 +10,13 @@ from runtime.op import TensorOp
 from runtime.slots import snapshot
 from tests.traces.small import Net, estimator
 from traces.io.image_saver import ImageSaver
-from traces.io.model_saver import BestModelSaver, ModelSaver, load_model
+from traces.io.model_saver import BestModelSaver, ModelSaver
 from traces.trace import Trace
 from traces.xai.attribution import integrated, saliency, smooth
 from traces.xai.cam import EigenCAM, GradCAM, resized
 from traces.xai.saliency import Saliency
 from traces.xai.trackers import InstanceTracker, LabelTracker
+from training.build import load_model
 
 RNG = np.random.default_rng(0)
 

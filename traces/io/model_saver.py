@@ -4,14 +4,13 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from runtime.errors import UsageError
-from runtime.slots import restore, snapshot
 from traces.io.logger import number
 from traces.judged import judged
 from traces.trace import Trace
+from training.build import load_model, save_model
 from training.estimator import in_steps
 
 
@@ -123,18 +122,3 @@ class BestModelSaver(Trace):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes both back."""
         self.best, self.since_best = state["best"], state["since_best"]
-
-
-def save_model(model: nn.Module, path: Path) -> None:
-    """Writes a model's arrays to a safetensors file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial.safetensors")
-    mx.save_safetensors(str(temporary), snapshot(model))
-    temporary.replace(path)
-
-
-def load_model(model: nn.Module, path: Path) -> None:
-    """Reads what `save_model` wrote; UsageError where it is another model's."""
-    arrays: Any = mx.load(str(path))
-    mx.eval(arrays)
-    restore(model, arrays, str(path))
