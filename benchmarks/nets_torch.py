@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 
 
 class Block(nn.Module):
@@ -44,7 +45,7 @@ class DiT(nn.Module):
     def waves(self, time):
         """(B,) -> (B, 256)."""
         angles = time[:, None] * torch.exp(torch.arange(128, device=time.device) * (-math.log(10_000.0) / 128))
-        return torch.cat([angles.cos(), angles.sin()], dim=1)
+        return torch.cat([angles.cos(), angles.sin()], dim=1).to(self.enter.weight.dtype)
 
     def forward(self, x, times):
         """x (B, 4, 32, 32), times (B, 2) -> the same as x."""
@@ -59,6 +60,19 @@ class DiT(nn.Module):
         h = self.leave(F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift)
         h = h.reshape(count, side, side, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
         return h.reshape(x.shape)
+
+
+def lowered(model, dtype):
+    """The model with x and the weights cast to dtype in each call; times stay float32, the output is float32.
+
+    In place of autocast, whose norms fail under torch.func.jvp with a backward pass (types don't match).
+    """
+
+    def call(x, times):
+        weights = {name: array.to(dtype) for name, array in (*model.named_parameters(), *model.named_buffers())}
+        return functional_call(model, weights, (x.to(dtype), times)).float()
+
+    return call
 
 
 def flow_matching(model, x1):

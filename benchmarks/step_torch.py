@@ -13,7 +13,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from nets_torch import DiT, flow_matching, meanflow
+from nets_torch import DiT, flow_matching, lowered, meanflow
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -115,7 +115,7 @@ class UNet(nn.Module):
         half = self.channels // 2
         waves = torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000.0) / half))
         angles = torch.stack([times[:, 0], times[:, 1] - times[:, 0]], dim=1)[:, :, None] * waves
-        found = torch.cat([angles.cos(), angles.sin()], dim=-1).flatten(1)
+        found = torch.cat([angles.cos(), angles.sin()], dim=-1).flatten(1).to(self.first.weight.dtype)
         embedding = F.silu(self.second(F.silu(self.first(found))))
         h = self.enter(x)
         left = [h]
@@ -158,9 +158,10 @@ def main() -> None:
     x1 = torch.randn(SHAPES[given.model], device=device)
     share = {"fm": None, "mf25": 0.25, "mf100": 1.0}[given.loss]
 
+    called = lowered(model, torch.bfloat16) if given.precision == "bf16" else model
+
     def loss_of(x):
-        with torch.autocast(device.type, torch.bfloat16, enabled=given.precision == "bf16"):
-            return flow_matching(model, x) if share is None else meanflow(model, x, share)
+        return flow_matching(called, x) if share is None else meanflow(called, x, share)
 
     evaluate = torch.compile(loss_of) if given.compile else loss_of
 
