@@ -97,7 +97,7 @@ class Pipeline:
     def _recipe(self, mode: str, ds_id: str, data: Any, index: int) -> Recipe:
         before, batch, after, left = divided(self.ops, mode, ds_id)
         size = self._size(mode, ds_id, data) if batch.batch_size is None else batch.batch_size
-        if mode == "train" and not hasattr(data, "plan") and size > len(data) // self.world:
+        if mode == "train" and size > len(data) // self.world:
             each = f" on each of {self.world} ranks" if self.world > 1 else ""
             raise UsageError(f"batch_size={size}{each} exceeds the {len(data)} training samples; lower batch_size.")
         return Recipe(
@@ -108,8 +108,6 @@ class Pipeline:
         size = self._sizes
         for name in (mode, ds_id):
             size = size.get(name) if isinstance(size, Mapping) else size
-        if size is None and hasattr(data, "plan"):
-            return 1
         if not isinstance(size, int) or size < 1:
             raise UsageError(f"dataloaders: batch_size must be at least 1, got {size} in mode {mode}.")
         return size

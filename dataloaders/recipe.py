@@ -43,15 +43,8 @@ class Recipe:
     batch: Batch = field(default_factory=Batch)
 
     @property
-    def planned(self) -> bool:
-        """Whether the data set makes up its batches itself (BatchDataset)."""
-        return hasattr(self.data, "plan")
-
-    @property
     def steps(self) -> int:
         """Batches of one pass on this rank: whole ones in training, else the short last one counts too."""
-        if self.planned:
-            return len(self.data) // self.world
         if self.mode == "train":
             return len(self.data) // self.world // self.size
         longest = -(-len(self.data) // self.world)
@@ -91,8 +84,8 @@ class Recipe:
             return batch
         return {**batch, "mask": mask}
 
-    def _made(self, rows: Any, index: int, epoch: int) -> NumpyBatch:
-        """The batch of the rows (for a planned data set: of the keys it planned), before batch ops."""
+    def _made(self, rows: np.ndarray, index: int, epoch: int) -> NumpyBatch:
+        """The batch of the rows, before batch ops."""
         source = isinstance(self.data, Source)
         if source and not self.sample_ops:  # the fast path: rows gathered at once
             return self.data.take(rows, self.generator(TAKE[self.mode], index))
@@ -100,42 +93,34 @@ class Recipe:
         if source:
             whole = self.data.take(rows, self.generator(TAKE[self.mode], index))
             samples = [{key: value[i] for key, value in whole.items()} for i in range(len(rows))]
-        elif self.planned:
-            samples = self.data.samples(rows, rng)
         else:
             samples = [read(self.data, row, rng) for row in rows]
         return self.finish(samples, self.state(rng, epoch))
 
     def _trained(self) -> Numbered:
         data, size, steps = self.data, self.size, self.steps
-        kept, order = -1, []
+        kept, order = -1, np.empty(0, np.int64)
 
         def batch_of(index: int) -> NumpyBatch:
             nonlocal kept, order
             epoch, step = divmod(index, steps)
             if epoch != kept:
                 rng = self.on_all_ranks(SHUFFLE, epoch)
-                if self.planned:
-                    whole = data.plan(rng)
-                else:
-                    whole = data.order(rng) if hasattr(data, "order") else rng.permutation(len(data))
+                whole = data.order(rng) if hasattr(data, "order") else rng.permutation(len(data))
                 kept, order = epoch, whole[self.rank :: self.world]
-            return self._made(order[step] if self.planned else order[step * size : (step + 1) * size], index, epoch)
+            return self._made(order[step * size : (step + 1) * size], index, epoch)
 
         return batch_of
 
     def _ordered(self, index: int) -> NumpyBatch:
         """One batch of a pass in order, filled up with its first row, where "mask" is 0, and with others' defaults."""
-        if self.planned:
-            batch = self._made(self.data.plan(None)[self.rank :: self.world][index], index, 0)
-        else:
-            own = np.arange(self.rank, len(self.data), self.world)
-            rows = own[index * self.size : (index + 1) * self.size]
-            real = np.zeros(self.size, np.float32)
-            real[: len(rows)] = 1
-            rows = np.concatenate([rows, np.full(self.size - len(rows), rows[0] if len(rows) else 0)])
-            batch = self._made(rows, index, 0)
-            batch["mask"] = real * batch["mask"] if "mask" in batch else real
+        first = self.rank + self.world * self.size * index
+        rows = np.arange(first, min(first + self.world * self.size, len(self.data)), self.world)
+        real = np.zeros(self.size, np.float32)
+        real[: len(rows)] = 1
+        rows = np.concatenate([rows, np.full(self.size - len(rows), rows[0] if len(rows) else 0)])
+        batch = self._made(rows, index, 0)
+        batch["mask"] = real * batch["mask"] if "mask" in batch else real
         for op in self.others:
             batch |= defaults(op, batch)
         return batch
@@ -163,12 +148,8 @@ class Recipe:
         if not isinstance(op, NumpyOp):
             return op(batch, rng)
         count, batch = len(next(iter(batch.values()))), dict(batch)
-        if (
-            applied(
-                op, batch, self.state(rng, turn // self.steps if train and self.data is not None else 0), batched=True
-            )
-            is not None
-        ):
+        epoch = turn // self.steps if train and self.data is not None else 0
+        if applied(op, batch, self.state(rng, epoch), batched=True) is not None:
             raise UsageError(f"{type(op).__name__} stands after Batch; what filters samples must stand before it.")
         for name, value in batch.items():
             if np.ndim(value) == 0 or len(value) != count:
