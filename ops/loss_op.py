@@ -12,14 +12,15 @@ class LossOp(TensorOp):
     """A loss: `per_sample` gives one number a row, the op their mean.
 
     inputs: (y_pred, y_true). average_loss: write the mean over the rows whose `mask` is 1 (all rows where the batch has
-    no mask), a 0-d array; otherwise the rows' losses (B,). The outputs are declared as losses.
+    no mask), a 0-d array; otherwise the rows' losses (B,). The outputs are declared as losses. mode: there are no
+    targets in "infer".
     """
 
     def __init__(
         self,
         inputs: str | Sequence[str],
         outputs: str | Sequence[str],
-        mode: str | Sequence[str] | None = None,
+        mode: str | Sequence[str] | None = "!infer",
         ds_id: str | Sequence[str] | None = None,
         average_loss: bool = True,
     ):

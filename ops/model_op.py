@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from runtime.op import Context, TensorOp
+from runtime.op import Context, TensorOp, by_name
 from runtime.slots import snapshot, write
 
 
@@ -29,7 +29,7 @@ class ModelOp(TensorOp):
     ):
         super().__init__(inputs, outputs, mode, ds_id)
         self.model, self.trainable = model, trainable
-        self.models = {getattr(model, "model_name", None) or "model": model}
+        self.models = by_name(model)
         self.keyed = "key" in inspect.signature(type(model).__call__).parameters
 
     def forward(self, data: Any, state: Context) -> Any:

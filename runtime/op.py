@@ -47,6 +47,11 @@ def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
+def by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """A model under the name that `build` noted on it, or else "model"."""
+    return {getattr(model, "model_name", None) or "model": model}
+
+
 class Op:
     """A step of a network: reads `inputs` from the data, writes `outputs`, active in `mode`.
 

@@ -146,8 +146,7 @@ def worked(estimator: Any, given: argparse.Namespace) -> dict[str, Any]:
         if "train" in sources:
             values |= estimator.fit().latest
         if "test" in sources:
-            told = estimator.test()
-            values |= getattr(told, "latest", told)
+            values |= estimator.test().latest
     if folder is not None:
         keep(estimator.summary, values, folder)
     return {name: value for name, value in as_plain(values, "result").items() if isinstance(value, int | float | str)}

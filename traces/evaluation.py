@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from traces.trace import Trace
 from training.data import Data
 from training.estimator import in_steps
+from training.forward import judged
 
 
 class Judge(Protocol):
@@ -62,7 +63,7 @@ class Evaluation(Trace):
 
     def _judge(self, evaluate: bool, draw: bool) -> None:
         folder = self.estimator.workspace.folder
-        with self.experiment.judged():
+        with judged(self.experiment.network):
             run = self.experiment.view(folder)
             if draw and self.pictures is not None:
                 paths = self.pictures(run, folder / "samples", f"step_{self.estimator.step:08d}")

@@ -215,7 +215,9 @@ class Estimator:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the arrays; the data position is the step."""
-        return {"step": self.step, "epoch": self.epoch, "elapsed": self.elapsed, "latest": self.summary.latest}
+        traces = {trace.name: trace.state_dict() for trace in self.traces}
+        return {"step": self.step, "epoch": self.epoch, "elapsed": self.elapsed, "latest": self.summary.latest,
+                "traces": traces}  # fmt: skip
 
     def load(self, arrays: Batch, meta: dict[str, Any], source: str) -> None:
         """Continues from a checkpoint: arrays, position, and the state of every trace it knows."""

@@ -1,7 +1,6 @@
 """From a config to objects: the one place that knows which group becomes what."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from runtime.run import Run
 from runtime.slots import restore, snapshot, write
 from training import checkpoint
 from training.estimator import Estimator
-from training.forward import judged_arrays
+from training.forward import judged
 from training.network import Network
 
 
@@ -34,7 +33,7 @@ class Experiment:
     estimator: Estimator
 
     def view(self, folder: Path | None = None) -> Run:
-        """The run as evaluators see it; call inside `judged` for the averaged weights."""
+        """The run as evaluators see it; call inside `judged(network)` for the averaged weights."""
         step = self.estimator.step
         return Run(self.config, self.model, self.objective, self.pipeline, self.solver, folder, step)
 
@@ -44,17 +43,6 @@ class Experiment:
         restore(self.model, snapshot(source.model), path)
         for update in self.network.updates:
             update.averages.reset(update.leaves())
-
-    @contextmanager
-    def judged(self, decay: float | None = None):
-        """Within: the models hold the EMA weights (where kept) and are in evaluation mode."""
-        held = snapshot(self.network.models)
-        write(self.network.models, judged_arrays(self.network, decay))
-        self.model.train(False)
-        try:
-            yield
-        finally:
-            write(self.network.models, held)
 
 
 def assemble(config: DictConfig) -> Experiment:
@@ -139,7 +127,7 @@ def evaluate_run(
         evaluator.check(experiment.pipeline)
     values = experiment.estimator.evaluate("eval")
     if evaluator:
-        with experiment.judged():
+        with judged(experiment.network):
             values |= {f"eval/{name}": value for name, value in evaluator(experiment.view()).items()}
     return values, experiment
 

@@ -1,6 +1,7 @@
 """The evaluation step: a compiled forward pass with the weights to judge as an input."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import mlx.core as mx
@@ -48,3 +49,19 @@ def judged_arrays(network: Network, decay: float | None = None) -> Batch:
             prefix = network.name_of(update.model)
             arrays |= {f"{prefix}.{path}": leaf for path, leaf in update.averages.leaves(decay).items()}
     return arrays
+
+
+@contextmanager
+def judged(network: Network, decay: float | None = None) -> Iterator[None]:
+    """Within: the network's models hold what `judged_arrays` gives and are in evaluation mode."""
+    held = snapshot(network.models)
+    write(network.models, judged_arrays(network, decay))
+    training = [model.training for model in network.models.values()]
+    for model in network.models.values():
+        model.train(False)
+    try:
+        yield
+    finally:
+        write(network.models, held)
+        for model, mode in zip(network.models.values(), training, strict=True):
+            model.train(mode)

@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from runtime.errors import UsageError
-from runtime.op import Op
+from runtime.op import Op, by_name
 from training.ema import Averages
 from training.group import Group, Maker
 
@@ -63,7 +63,7 @@ class UpdateOp(Op):
             )
         self.model, self.loss_name, self.clip, self.merge_grad = model, loss_name, clip, merge_grad
         self.gradients, self.defer = gradients, defer
-        self.models = {name or getattr(model, "model_name", None) or "model": model}
+        self.models = {name: model} if name else by_name(model)
         outer = {"match": "", "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule}
         everything = model.trainable_parameters()
         self.groups = [Group(**{**outer, **group}, parameters=everything) for group in (*groups, outer)]

@@ -1,7 +1,5 @@
 """The hinge loss of margins."""
 
-from collections.abc import Sequence
-
 import mlx.core as mx
 
 from ops.loss_op import LossOp
@@ -14,16 +12,6 @@ class Hinge(LossOp):
 
     y_pred (B, C), (B,) or (B, 1); targets of that shape, in -1/1 or 0/1 (0 counts as -1), or class numbers.
     """
-
-    def __init__(
-        self,
-        inputs: str | Sequence[str],
-        outputs: str | Sequence[str],
-        mode: str | Sequence[str] | None = "!infer",
-        ds_id: str | Sequence[str] | None = None,
-        average_loss: bool = True,
-    ):
-        super().__init__(inputs, outputs, mode, ds_id, average_loss)
 
     def per_sample(self, data: list[mx.array], state: Context) -> mx.array:
         """(B,)."""

@@ -14,16 +14,6 @@ from runtime.op import Context
 class MeanSquaredError(LossOp):
     """(y_pred - y_true)^2, each row's mean; class numbers count as one-hot rows where y_pred is (B, ..., C), C > 1."""
 
-    def __init__(
-        self,
-        inputs: str | Sequence[str],
-        outputs: str | Sequence[str],
-        mode: str | Sequence[str] | None = "!infer",
-        ds_id: str | Sequence[str] | None = None,
-        average_loss: bool = True,
-    ):
-        super().__init__(inputs, outputs, mode, ds_id, average_loss)
-
     def per_sample(self, data: list[mx.array], state: Context) -> mx.array:
         """(B,)."""
         y_pred, y_true = data

@@ -7,7 +7,7 @@ from operator import add
 import mlx.core as mx
 import mlx.nn as nn
 
-from runtime.op import Context, TensorOp
+from runtime.op import Context, TensorOp, by_name
 from runtime.slots import snapshot
 
 
@@ -28,7 +28,7 @@ class L2Regularization(TensorOp):
     ):
         super().__init__(inputs, outputs, mode, ds_id)
         self.model, self.beta, self.losses = model, beta, self.outputs
-        self.models = {getattr(model, "model_name", "model"): model}
+        self.models = by_name(model)
 
     def forward(self, data: mx.array, state: Context) -> mx.array:
         """Of the loss's shape."""

@@ -20,7 +20,7 @@ DRAW, SHOW = "visualizers.panels.save_display", "visualizers.panels.show"
 class GridDisplay(Trace):
     """Draws columns, each a BatchDisplay, side by side as <title>_<mode>_<epoch>_<step or batch>.png.
 
-    frequency: epochs ("2e") or steps ("10s" or 10; of an evaluation: its batches), None for the estimator's log_steps.
+    frequency: epochs ("2e") or steps ("10s" or 10; of an evaluation: its batches), None for every 100 steps.
     "2e" draws an epoch's last batch. batch_limit: samples shown at most. save_dir: None for a temporary folder, and the
     picture is shown. draw(panels, path): or its name, as a configuration's `_target_`.
     """
@@ -39,7 +39,7 @@ class GridDisplay(Trace):
 
     def on_begin(self, data: Any) -> None:
         """Reads the frequency."""
-        every = getattr(self.estimator, "log_steps", 100) if self.frequency is None else self.frequency
+        every = 100 if self.frequency is None else self.frequency
         self.by_epoch = str(every).endswith("e")
         self.steps = in_steps(str(every).replace("e", "s") if self.by_epoch else every, 1, "frequency")
 

@@ -16,13 +16,12 @@ class Logger(Trace):
 
     A train line has losses and monitored keys (their values at this step), learning rates and steps/sec; that of an
     evaluation every value that was logged under its mode, wherever this trace stands in the list. The train line's
-    values are also logged, so that the Summary keeps them. log_steps: None for the estimator's
-    own, 0 for no train lines.
+    values are also logged, so that the Summary keeps them. log_steps: 0 for no train lines.
     """
 
-    def __init__(self, log_steps: int | None = None):
+    def __init__(self, log_steps: int = 100):
         super().__init__()
-        if log_steps is not None and log_steps < 0:
+        if log_steps < 0:
             raise UsageError(f"log_steps must be 0 or more, got {log_steps}.")
         self.log_steps = log_steps
         self.logged: dict[str, dict[str, Any]] = {}  # by mode, not printed yet
@@ -30,9 +29,7 @@ class Logger(Trace):
 
     def on_begin(self, data: Any) -> None:
         """Says where the training starts."""
-        if self.log_steps is None:
-            self.log_steps = getattr(self.estimator, "log_steps", 100)
-        self.inputs = tuple(getattr(self.estimator, "monitor_names", ()))
+        self.inputs = self.estimator.monitor_names
         self.clock, self.began, self.logged = StepClock(), time.perf_counter(), {}
         if self.estimator.mode == "train":
             print(line("Start", {"step": self.estimator.step, "steps": self.estimator.total_steps}))

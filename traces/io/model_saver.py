@@ -8,10 +8,10 @@ import mlx.nn as nn
 
 from runtime.errors import UsageError
 from traces.io.logger import number
-from traces.judged import judged
 from traces.trace import Trace
 from training.build import load_model, save_model
 from training.estimator import in_steps
+from training.forward import judged
 
 
 class ModelSaver(Trace):

@@ -144,10 +144,7 @@ class CheckpointSaver(Trace):
         path = workspace.checkpoints / f"step_{estimator.step:08d}.safetensors"
         value = estimator.summary.latest.get(self.monitor)
         better = self._rank(path.name, value)
-        meta = {
-            **workspace.meta, **estimator.state_dict(), "tracker": workspace.tracker.state(),
-            "traces": {trace.name: trace.state_dict() for trace in estimator.traces},
-        }  # fmt: skip
+        meta = {**workspace.meta, **estimator.state_dict(), "tracker": workspace.tracker.state()}
         checkpoint.save(path, estimator.state_arrays(), meta)
         self.saved_at = estimator.step
         if archive:

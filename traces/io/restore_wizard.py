@@ -42,10 +42,7 @@ class RestoreWizard(Trace):
         estimator = self.estimator
         if not self.steps or estimator.step % self.steps:
             return
-        meta = {
-            **estimator.state_dict(), "history": estimator.summary.history,
-            "traces": {trace.name: trace.state_dict() for trace in estimator.traces},
-        }  # fmt: skip
+        meta = {**estimator.state_dict(), "history": estimator.summary.history}
         try:
             checkpoint.save(self.folder / f"step_{estimator.step:08d}.safetensors", estimator.state_arrays(), meta)
         except OSError as error:

@@ -8,9 +8,9 @@ import mlx.nn as nn
 import numpy as np
 
 from runtime.panels import Panel
-from traces.judged import judged
 from traces.trace import Trace
 from traces.xai.attribution import integrated, saliency, smooth
+from training.forward import judged
 
 
 class Saliency(Trace):
