@@ -5,7 +5,7 @@ A generative objective is one op: `ObjectiveOp` puts its loss under "loss".
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -25,7 +25,8 @@ class Context:
     """What an op may know beside its data.
 
     mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
-    arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients.
+    arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients; `changed` is what it
+    was given in the place of watched keys.
     wrap(model): the model as an op must call it (casts to the run's precision). phase: what the op's own `phase` said
     of this training step; None outside training. phases: the same for every op of the network. ds_id: the data set's
     name where a mode has several, else "".
@@ -40,6 +41,7 @@ class Context:
     phase: Hashable = None
     phases: tuple[Hashable, ...] | None = None
     ds_id: str = ""
+    changed: Batch = field(default_factory=dict)
 
 
 def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:

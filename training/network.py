@@ -104,7 +104,7 @@ class Network:
         def run(changed: Batch, until: str) -> Batch:
             held = snapshot(states)
             try:
-                return self.forward({**given, **changed}, ctx, until=until)
+                return self.forward({**given, **changed}, replace(ctx, changed=changed), until=until)
             finally:  # what a second run makes of layer statistics and op states is thrown away
                 write(states, held)
 

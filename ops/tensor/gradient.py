@@ -10,24 +10,43 @@ from runtime.op import Context, TensorOp, as_tuple
 Names = str | Sequence[str] | None
 
 
+class Watch(TensorOp):
+    """Marks keys whose gradients a later GradientOp or FGSM takes; needed for what an op has written.
+
+    A key of the batch that no op writes needs no Watch. Ops between Watch and the gradient must not write the key.
+    """
+
+    def __init__(self, inputs: Names, mode: Names = None, ds_id: Names = None):
+        super().__init__(list(as_tuple(inputs)), list(as_tuple(inputs)), mode, ds_id)
+
+    def forward(self, data: list[mx.array], state: Context) -> list[mx.array]:
+        """The arrays themselves; in the second run the values that the gradient is taken at."""
+        return [state.changed.get(name, x) for name, x in zip(self.inputs, data, strict=True)]
+
+
 def gradient(source: mx.array, name: str, final: str, state: Context) -> mx.array:
     """d sum(final) / d name, of name's shape, by running the graph again from a new value of `name`.
 
-    `name` must be a key of the batch: what an op writes is overwritten by the second run. Dropout keys are those of the
-    first run. No gradient passes through the result.
+    Random numbers (dropout) are those of the first run. No gradient passes through the result. UsageError where an op
+    writes `name` and no Watch stands behind it.
     """
     if state.run is None:
         raise UsageError(f"the gradient of {final} needs the graph to run again: use this op inside a Network.")
     run = state.run
 
     def total(x: mx.array) -> mx.array:
-        return run({name: x}, final)[final].sum()
+        found = run({name: x}, final)
+        if found.get(name) is not x:
+            raise UsageError(
+                f"{final} can't be differentiated by {name}, which an op writes; put Watch({name!r}) after it."
+            )
+        return found[final].sum()
 
     return mx.stop_gradient(mx.grad(total)(mx.stop_gradient(source)))
 
 
 class GradientOp(TensorOp):
-    """Writes the gradient of each of `finals` with respect to the batch key of the same place in `inputs`."""
+    """Writes the gradient of each of `finals` by the key of the same place in `inputs`: the batch's, or watched."""
 
     def __init__(self, finals: str | Sequence[str], outputs: str | Sequence[str], inputs: str | Sequence[str],
                  mode: Names = None, ds_id: Names = None):  # fmt: skip
@@ -46,7 +65,8 @@ class GradientOp(TensorOp):
 class FGSM(TensorOp):
     """x + epsilon sign(d loss / d x), kept in [clip_low, clip_high] (arXiv 1412.6572, section 4).
 
-    data: a key of the batch. loss: a key that an earlier op writes. Bounds of None are the batch's own extremes.
+    data: a key of the batch, or a watched one. loss: a key that an earlier op writes. Bounds of None: the batch's own
+    extremes.
     """
 
     def __init__(self, data: str, loss: str, outputs: str, epsilon: float = 0.01, clip_low: float | None = None,

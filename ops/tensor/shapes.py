@@ -5,29 +5,9 @@ from typing import Any
 
 import mlx.core as mx
 
+from ops.tensor.each import Each, Names
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Op, TensorOp
-
-Names = str | Sequence[str] | None
-
-
-class Each(TensorOp):
-    """An op that treats every input alike: `one` gives the output of one input."""
-
-    def __init__(self, inputs: Names, outputs: Names, mode: Names = None, ds_id: Names = None):
-        super().__init__(inputs, outputs, mode, ds_id)
-        if len(self.inputs) != len(self.outputs):
-            got = f"{len(self.inputs)} and {len(self.outputs)}"
-            raise UsageError(f"{type(self).__name__} needs as many outputs as inputs, got {got}.")
-        self.in_list = self.out_list = True
-
-    def forward(self, data: list[mx.array], state: Context) -> list[mx.array]:
-        """The outputs in order."""
-        return [self.one(x) for x in data]
-
-    def one(self, x: mx.array) -> mx.array:
-        """The output of one input."""
-        raise NotImplementedError
 
 
 class Argmax(Each):
@@ -65,6 +45,35 @@ class Reshape(Each):
     def one(self, x: mx.array) -> mx.array:
         """Of the shape asked for."""
         return x.reshape(self.shape)
+
+
+class ExpandDims(Each):
+    """Inserts an axis of length 1 at place `axis` of the result, the batch's axis counted."""
+
+    def __init__(self, inputs: Names, outputs: Names, axis: int = -1, mode: Names = None, ds_id: Names = None):
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.axis = axis
+
+    def one(self, x: mx.array) -> mx.array:
+        """x (B, ...) with one axis more."""
+        return mx.expand_dims(x, self.axis)
+
+
+class Squeeze(Each):
+    """Takes out an axis of length 1; without `axis` all of them but the batch's. UsageError for a longer axis."""
+
+    def __init__(self, inputs: Names, outputs: Names, axis: int | None = None, mode: Names = None,
+                 ds_id: Names = None):  # fmt: skip
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.axis = axis
+
+    def one(self, x: mx.array) -> mx.array:
+        """x (B, ...) with fewer axes."""
+        if self.axis is None:
+            return x.squeeze(tuple(i for i in range(1, x.ndim) if x.shape[i] == 1))
+        if not -x.ndim <= self.axis < x.ndim or x.shape[self.axis] != 1:
+            raise UsageError(f"Squeeze needs an axis of length 1, got axis={self.axis} of shape {x.shape}.")
+        return x.squeeze(self.axis)
 
 
 class Average(TensorOp):

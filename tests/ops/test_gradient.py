@@ -3,10 +3,13 @@
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+import pytest
 
 from ops.losses.regression import MeanSquaredError
 from ops.model_op import ModelOp
-from ops.tensor.gradient import FGSM, GradientOp
+from ops.tensor.gradient import FGSM, GradientOp, Watch
+from ops.tensor.values import Normalize
+from runtime.errors import UsageError
 from runtime.op import Context
 from tests.training.by_hand import KEY, Adam, batches, mlp
 from training.network import Network
@@ -52,3 +55,29 @@ def test_the_second_run_leaves_layer_statistics_as_the_first_made_them():
     model, batch = nn.BatchNorm(2), batches(1)[0]
     Network(network(model)[:3]).forward(batch, Context("train", KEY, ZERO, ZERO))
     np.testing.assert_allclose(model.running_mean, 0.1 * np.array(batch["x"]).mean(0), rtol=1e-5)
+
+
+def watched(model, watch):
+    """The gradient with respect to x after an op has written it, and with respect to a hidden layer's output."""
+    return [
+        Normalize("x", "x", 0.2, 0.5, 1.0),
+        *([Watch("x")] if watch else []),
+        ModelOp(model, "x", "h"),
+        *([Watch("h")] if watch else []),
+        ModelOp(model, "h", "p"),
+        MeanSquaredError(("p", "y"), "l"),
+        GradientOp(["l", "l"], ["g", "k"], ["x", "h"]),
+    ]
+
+
+def test_watched_keys_have_gradients_though_ops_write_them():
+    model, batch = mlp(), batches(1)[0]
+    x = (batch["x"] - 0.2) / 0.5
+    out = Network(watched(model, True)).forward(batch, Context("eval", KEY, ZERO, ZERO))
+    np.testing.assert_allclose(out["k"], by_hand(model, model(x), batch["y"]), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(out["g"], by_hand(lambda x: model(model(x)), x, batch["y"]), rtol=1e-4, atol=1e-7)
+
+
+def test_a_key_that_an_op_writes_unwatched_is_refused():
+    with pytest.raises(UsageError, match="by x, which an op writes; put Watch"):
+        Network(watched(mlp(), False)).forward(batches(1)[0], Context("eval", KEY, ZERO, ZERO))
