@@ -52,10 +52,19 @@ class Data(Mapping[str, Any]):
 
 
 def plain(value: Any) -> Any:
-    """An array as a Python number, or as nested lists where it has several numbers; anything else as it is."""
+    """An array of one element as a Python number, of several (or none) as nested lists; anything else as it is."""
     if isinstance(value, mx.array | np.ndarray | np.generic):
         return value.item() if value.size == 1 else value.tolist()
     return value
+
+
+def one_number(data: Mapping[str, Any], key: str) -> float:
+    """The value of a key that must be one number, NaN and infinity among them; UsageError for anything else."""
+    value = plain(data[key])
+    if not isinstance(value, int | float):
+        kind = f"an array of shape {np.shape(value)}" if isinstance(value, list) else repr(value)
+        raise UsageError(f"{key!r} must be one number to be compared, got {kind}.")
+    return float(value)
 
 
 def real_rows(values: Mapping[str, Any], mask: np.ndarray | None) -> dict[str, Any]:

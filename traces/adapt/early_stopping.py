@@ -1,44 +1,17 @@
 """Stopping when a value gets no better."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from runtime.errors import UsageError
 from runtime.slots import snapshot, write
+from traces.best import Best
 from traces.trace import Trace
 from training import checkpoint
-from training.data import Data
+from training.data import Data, one_number
 
 FILE = "best_weights.safetensors"
-
-
-class Best:
-    """The best value so far, and how often in a row there was none better."""
-
-    def __init__(self, compare: str, min_delta: float = 0.0, baseline: float | None = None):
-        if compare not in ("min", "max"):
-            raise UsageError(f'compare must be "min" or "max", got {compare!r}.')
-        self.sign, self.min_delta, self.wait = (1 if compare == "min" else -1), abs(min_delta), 0
-        self.value = self.sign * math.inf if baseline is None else float(baseline)
-
-    def improved(self, value: float) -> bool:
-        """Takes a value in; whether it is better than all before by more than min_delta (NaN is not)."""
-        better = self.sign * value + self.min_delta < self.sign * self.value
-        self.wait = 0 if better else self.wait + 1
-        self.value = value if better else self.value
-        return better
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able; infinity is null."""
-        return {"best": self.value if math.isfinite(self.value) else None, "wait": self.wait}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        self.value = self.sign * math.inf if state["best"] is None else state["best"]
-        self.wait = state["wait"]
 
 
 class EarlyStopping(Trace):
@@ -60,8 +33,8 @@ class EarlyStopping(Trace):
 
     def on_epoch_end(self, data: Data) -> None:
         """Compares the value of this evaluation."""
-        estimator, value = self.estimator, float(data[self.monitor])
-        if self.best.improved(value):
+        estimator = self.estimator
+        if self.best.improved(one_number(data, self.monitor)):
             self.best_epoch = estimator.epoch
             if self.restore_best_weights:
                 self._keep()

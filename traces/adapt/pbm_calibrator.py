@@ -10,7 +10,7 @@ from runtime.errors import UsageError
 from traces.metrics.calibration import equal_bins
 from traces.metrics.metric import classes_of, has_classes, joined
 from traces.trace import Trace
-from training.data import Data
+from training.data import Data, one_number
 
 TINY = 1e-12
 
@@ -48,7 +48,7 @@ class PBMCalibrator(Trace):
         """Fits, saves and writes."""
         true, pred = joined(self.gathered)
         self.calibrator = Calibrator.fitted(true, pred)
-        if self.save_path is not None and (self.save_if_key is None or float(data[self.save_if_key]) == 0):
+        if self.save_path is not None and (self.save_if_key is None or one_number(data, self.save_if_key) == 0):
             self.calibrator.save(self.save_path)
         data.write_without_log(self.outputs[0], self.calibrator(pred))
 

@@ -6,9 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from runtime.errors import UsageError
-from traces.adapt.early_stopping import Best
+from traces.best import Best
 from traces.trace import Trace
-from training.data import Data
+from training.data import Data, one_number
 
 
 class ReduceLROnPlateau(Trace):
@@ -25,12 +25,13 @@ class ReduceLROnPlateau(Trace):
         if not 0 < factor < 1:
             raise UsageError(f"factor must lie between 0 and 1, got {factor}.")
         self.model, self.metric, self.patience, self.factor, self.min_lr = model, metric, patience, factor, min_lr
-        self.best = Best(best_mode)
+        self.best = Best(best_mode, argument="best_mode")
 
     def on_epoch_end(self, data: Data) -> None:
         """Compares the value of this evaluation, and lowers the rate when the patience is over."""
         update = self.estimator.update_of(self.model)
-        if self.best.improved(float(data[self.metric or update.loss_name])) or self.best.wait < self.patience:
+        value = one_number(data, self.metric or update.loss_name)
+        if self.best.improved(value) or self.best.wait < self.patience:
             return
         self.best.wait = 0
         planned = update.groups[-1].rate(mx.array(self.estimator.step)).item()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from runtime.op import active, as_tuple
-from traces.io.logger import number
 from traces.trace import Trace
+from training.data import plain
 
 FIRST = ("mode", "step", "epoch")
 
@@ -48,25 +48,25 @@ class CSVLogger(Trace):
         if self.instance is None:
             return
         ids = np.array(data[self.instance]).reshape(-1)
-        columns = {name: number(data[name]) for name in self.inputs if name != self.instance and name in data}
+        columns = {name: plain(data[name]) for name in self.inputs if name != self.instance and name in data}
         columns = {name: value for name, value in columns.items() if np.ndim(value) and len(value) == len(ids)}
         for index, one in enumerate(ids if columns else ()):
-            own = {name: number(value[index]) for name, value in columns.items()}
+            own = {name: plain(value[index]) for name, value in columns.items()}
             self.rows.append({"instance_id": one.item(), **self._place(self.estimator.mode), **own})
             self._widen(self.rows[-1])
 
     def on_log(self, values: dict[str, Any]) -> None:
         """Adds values to the row of their mode and this step."""
         for name, value in values.items():
-            mode, slash, plain = name.partition("/")
-            mode, plain = (mode, plain) if slash and mode in ("train", "eval", "test") else ("train", name)
-            if not active(self.mode, mode) or not ("*" in self.monitored or plain in self.monitored):
+            mode, slash, key = name.partition("/")
+            mode, key = (mode, key) if slash and mode in ("train", "eval", "test") else ("train", name)
+            if not active(self.mode, mode) or not ("*" in self.monitored or key in self.monitored):
                 continue
             if self.open.get(mode, {}).get("step") != self.estimator.step:
                 self.open[mode] = self._place(mode)
                 self.rows.append(self.open[mode])
             row = self.open[mode]
-            row[plain] = number(value)
+            row[key] = plain(value)
             self._widen(row)
             self.stale |= any(row is other for other in self.rows[: self.written][-9:])  # it is in the file already
 

@@ -9,6 +9,7 @@ import numpy as np
 from runtime.errors import UsageError
 from runtime.timing import StepClock
 from traces.trace import Trace
+from training.data import plain
 
 
 class Logger(Trace):
@@ -41,8 +42,8 @@ class Logger(Trace):
             return
         self.clock.tick()
         if self.log_steps and (estimator.step % self.log_steps == 0 or estimator.step == 1):
-            values = {name: number(data[name]) for name in (*estimator.train_step.losses, *self.inputs)}
-            rates = {name: number(data[name]) for name in data if name.split("/")[0] == "learning_rate"}
+            values = {name: plain(data[name]) for name in (*estimator.train_step.losses, *self.inputs)}
+            rates = {name: plain(data[name]) for name in data if name.split("/")[0] == "learning_rate"}
             estimator.log(**{f"train/{name}": value for name, value in (values | rates).items() if scalar(value)})
             self.logged.pop("train", None)
             print(line("Train", {"step": estimator.step, **values, **rates, "steps/sec": self.clock.rate}))
@@ -50,9 +51,9 @@ class Logger(Trace):
     def on_log(self, values: dict[str, Any]) -> None:
         """Keeps what others log for the mode's next line."""
         for name, value in values.items():
-            mode, slash, plain = name.partition("/")
+            mode, slash, key = name.partition("/")
             if slash and mode in ("train", "eval", "test"):
-                self.logged.setdefault(mode, {})[plain] = value
+                self.logged.setdefault(mode, {})[key] = value
 
     def on_step_end(self) -> None:
         """Prints an evaluation that ran at this step, and the end of an epoch."""
@@ -134,18 +135,12 @@ class Timer(Trace):
 
 def line(head: str, values: dict[str, Any]) -> str:
     """One line `head: name: value; ...`; arrays with several numbers follow below it."""
-    numbers = {name: number(value) for name, value in values.items()}
+    numbers = {name: plain(value) for name, value in values.items()}
     short = {name: value for name, value in numbers.items() if np.size(value) == 1}
     text = f"{head}: " + " ".join(f"{name}: {spelled(value)};" for name, value in short.items())
-    below = [f"\n{name}:\n{np.array2string(numbers[name], separator=',')};" for name in numbers if name not in short]
+    arrays = {name: np.asarray(value) for name, value in numbers.items() if name not in short}
+    below = [f"\n{name}:\n{np.array2string(array, separator=',')};" for name, array in arrays.items()]
     return text + "".join(below)
-
-
-def number(value: Any) -> Any:
-    """An array of one element as a number, others as NumPy; what is no array stays."""
-    if isinstance(value, mx.array):
-        value = np.array(value.astype(mx.float32) if value.dtype == mx.bfloat16 else value)
-    return value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
 
 
 def scalar(value: Any) -> bool:

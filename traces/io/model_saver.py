@@ -1,15 +1,15 @@
 """Traces that save weights: every so often, and the best."""
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
 import mlx.nn as nn
 
 from runtime.errors import UsageError
-from traces.io.logger import number
+from traces.best import Best
 from traces.trace import Trace
 from training.build import load_model, save_model
+from training.data import one_number
 from training.estimator import in_steps
 from training.forward import judged
 
@@ -70,14 +70,10 @@ class BestModelSaver(Trace):
     def __init__(self, model: nn.Module, save_dir: str | Path | None, metric: str | None = None,
                  save_best_mode: Literal["min", "max"] = "min", weights_name: str | None = None,
                  load_best_final: bool = False):  # fmt: skip
-        if save_best_mode not in ("min", "max"):
-            raise UsageError(f"save_best_mode must be 'min' or 'max', got {save_best_mode!r}.")
         super().__init__(mode="eval")
-        self.model, self.folder, self.metric = model, Path(save_dir) if save_dir else None, metric
-        self.sign, self.best_mode = 1 if save_best_mode == "min" else -1, save_best_mode
+        self.model, self.folder, self.metric = model, Path(save_dir) if save_dir else None, metric or ""
+        self.best, self.best_mode = Best(save_best_mode, argument="save_best_mode"), save_best_mode
         self.weights_name, self.load_best_final = weights_name, load_best_final
-        self.best: float | None = None
-        self.since_best = 0
         if metric:
             self._name(metric)
 
@@ -87,7 +83,7 @@ class BestModelSaver(Trace):
 
     def on_begin(self, data: Any) -> None:
         """Finds the metric where none is given."""
-        if self.metric is None:
+        if not self.metric:
             self._name(self.estimator.update_of(self.model).loss_name)
         model = self.estimator.network.name_of(self.model)
         self.weights_name = self.weights_name or f"{model}_best_{self.metric}".replace("/", "_")
@@ -99,26 +95,22 @@ class BestModelSaver(Trace):
 
     def on_epoch_end(self, data: Any) -> None:
         """Looks whether this evaluation is the best so far."""
-        value = float(number(data[self.metric]))
-        if math.isfinite(value) and (self.best is None or self.sign * value < self.sign * self.best):
-            self.best, self.since_best = value, 0
-            if self.path:
-                with judged(self.estimator.network):
-                    save_model(self.model, self.path)
-        else:
-            self.since_best += 1
-        data.write_with_log(self.outputs[0], self.since_best)
-        data.write_with_log(self.outputs[1], value if self.best is None else self.best)
+        value = one_number(data, self.metric)
+        if self.best.improved(value) and self.path:
+            with judged(self.estimator.network):
+                save_model(self.model, self.path)
+        data.write_with_log(self.outputs[0], self.best.wait)
+        data.write_with_log(self.outputs[1], self.best.value if self.best.found else value)
 
     def on_end(self, data: Any) -> None:
         """Gives the model its best weights."""
-        if self.load_best_final and self.best is not None and self.path and self.path.exists():
+        if self.load_best_final and self.best.found and self.path and self.path.exists():
             load_model(self.model, self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value and how long it stands."""
-        return {"best": self.best, "since_best": self.since_best}
+        return self.best.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes both back."""
-        self.best, self.since_best = state["best"], state["since_best"]
+        self.best.load_state_dict(state)

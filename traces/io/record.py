@@ -1,15 +1,17 @@
 """Traces that write: the record of metrics and the checkpoints."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
+import numpy as np
 
 from runtime.errors import UsageError
 from runtime.timing import StepClock
 from traces.trace import Trace
 from training import checkpoint
-from training.data import Data
+from training.data import Data, plain
 from training.estimator import in_steps
 
 
@@ -40,8 +42,8 @@ class MetricLogger(Trace):
             self.window.setdefault(name, []).append(data[name])
         if estimator.step % self.every == 0:
             names = [n for n in data if n.split("/")[0] in ("grad_norm", "learning_rate", "skipped")]
-            values = {f"train/{name}": _mean(window) for name, window in self.window.items()}
-            values |= {f"train/{name}": data[name].item() for name in names}
+            values = {f"train/{name}": sum(window) / len(window) for name, window in self._means().items()}
+            values |= {f"train/{name}": plain(data[name]) for name in names}
             values |= {"epoch": round(estimator.step / estimator.steps_per_epoch, 6)}
             values |= {"perf/steps_per_second": self.clock.rate, "perf/peak_memory_mb": mx.get_peak_memory() / 2**20}
             self.window = {}
@@ -49,21 +51,15 @@ class MetricLogger(Trace):
 
     def state_dict(self) -> dict[str, Any]:
         """The values since the last row."""
-        return {"window": {name: [_number(v) for v in values] for name, values in self.window.items()}}
+        return {"window": self._means()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the open window back."""
         self.window = state["window"]
 
-
-def _mean(values: list) -> float:
-    numbers = [_number(v) for v in values]
-    return sum(numbers) / len(numbers)
-
-
-def _number(value: Any) -> float:
-    """A number, or the mean of an array."""
-    return float(value.mean() if isinstance(value, mx.array) else value)
+    def _means(self) -> dict[str, list[float]]:
+        """The window's values as numbers, of arrays their means."""
+        return {name: [float(np.mean(plain(value))) for value in values] for name, values in self.window.items()}
 
 
 class Record(Trace):
@@ -154,8 +150,8 @@ class CheckpointSaver(Trace):
         self._prune(path.parent)
 
     def _rank(self, name: str, value: float | None) -> bool:
-        """Whether this value is among the best; keeps the list."""
-        if not self.keep_best or value is None or name in [n for _, n in self.best]:
+        """Whether this value is among the best; keeps the list. What is not finite is never among them."""
+        if not self.keep_best or value is None or not math.isfinite(value) or name in [n for _, n in self.best]:
             return False
         self.best = sorted([*self.best, [value, name]], key=lambda pair: self.sign * pair[0])[: self.keep_best]
         return name in [n for _, n in self.best]

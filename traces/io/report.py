@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.errors import UsageError
 from traces.io.batch_display import as_numpy
-from traces.io.logger import number, spelled
+from traces.io.logger import spelled
 from traces.trace import Trace
 from training.data import plain
 
@@ -58,7 +58,8 @@ class TestCase:
     def judge(self, data: Any) -> None:
         """Judges the metrics of the whole test."""
         self.values = {key: plain(data[key]) for key in self.keys}
-        result = self.criteria(*(number(data[key]) for key in self.keys))
+        given = (np.asarray(value) if isinstance(value, list) else value for value in self.values.values())
+        result = self.criteria(*given)
         if not isinstance(result, bool | np.bool_):
             raise UsageError(f"the criteria of {self.description!r} must give a bool, got {type(result).__name__}.")
         self.passed = bool(result)

@@ -12,8 +12,8 @@ from runtime.instantiate import locate
 from runtime.op import as_tuple
 from runtime.trees import flatten
 from traces.io.batch_display import as_numpy
-from traces.io.logger import number
 from traces.trace import Trace
+from training.data import plain
 from training.estimator import in_steps
 
 BINS = 30
@@ -62,7 +62,7 @@ class TensorBoard(Trace):
         train = data.mode == "train"
         update, histograms = (train and bool(n) and self.estimator.step % n == 0 for n in self.steps)
         if update:
-            self._scalars("train", {name: number(data[name]) for name in self.estimator.train_step.losses})
+            self._scalars("train", {name: plain(data[name]) for name in self.estimator.train_step.losses})
         if update or self.first:
             self._images(data)
         self.first = False
@@ -76,11 +76,11 @@ class TensorBoard(Trace):
         """Writes what others log, but for the losses of training steps."""
         own = {f"train/{name}" for name in self.estimator.train_step.losses} if self.steps[0] else set()
         for name, value in values.items():
-            mode, slash, plain = name.partition("/")
+            mode, slash, key = name.partition("/")
             if not (slash and mode in ("train", "eval", "test")):
-                mode, plain = "train", name
+                mode, key = "train", name
             if name not in own and isinstance(value, int | float):
-                self._scalars(mode, {plain: value})
+                self._scalars(mode, {key: value})
 
     def on_close(self) -> None:
         """Closes the files."""
