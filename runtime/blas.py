@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime.heap import cpu_wheel
 from runtime.jit import cache_folder
 
 # LAPACK routines that libmlx imports: all their arguments are pointers; the second number counts the hidden lengths
@@ -91,7 +92,7 @@ def load() -> Status:
         return Status("off", "MLX_LAB_BLAS=off: MLX as installed")
     spec = find_spec("scipy_openblas32")
     if spec is None or not spec.submodule_search_locations:
-        if find_spec("mlx_cpu") is None and not any((Path(p) / "mlx_cpu.libs").is_dir() for p in sys.path):
+        if not cpu_wheel():
             return Status("not needed", "this MLX is not the CPU wheel")
         return Status("failed", "the package scipy-openblas32 is missing, matrix products are 30 times slower", INSTALL)
     package = Path(spec.submodule_search_locations[0])

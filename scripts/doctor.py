@@ -15,6 +15,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
 
 import runtime.blas  # must come before mlx.core
+import runtime.heap
 import runtime.jit
 
 # isort: split
@@ -107,6 +108,7 @@ def products() -> list[Finding]:
         found.append(Finding(f"product {name}", f"{speed:.0f} GF/s, largest error {error:.1e}", remedy, advice))
     threads = os.environ.get("OPENBLAS_NUM_THREADS", f"unset: half of {os.cpu_count()}")
     found += [Finding("OPENBLAS_NUM_THREADS", threads)] if sys.platform == "linux" else []
+    found += [Finding("CPU memory", runtime.heap.status)] if sys.platform == "linux" else []
     return [*found, Finding("MLX_ENABLE_TF32", f"{tf32} (it matters on NVIDIA GPUs; 0 for parity tests)")]
 
 
