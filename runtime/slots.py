@@ -1,6 +1,7 @@
 """Named places of the arrays in a nest of modules, dicts and lists: a restore writes into the same containers."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -31,6 +32,17 @@ def write(tree: Any, arrays: dict[str, mx.array]) -> None:
     for path, container, key in list(slots(tree)):
         if path in arrays:
             container[key] = arrays[path]
+
+
+@contextmanager
+def restored_on_error(tree: Any) -> Iterator[None]:
+    """Puts the arrays of `tree` back where what is inside raises: a trace that fails leaves its tracers in them."""
+    held = snapshot(tree)
+    try:
+        yield
+    except BaseException:
+        write(tree, held)
+        raise
 
 
 def restore(tree: Any, arrays: dict[str, mx.array], source: str) -> None:

@@ -1,13 +1,13 @@
 """The evaluation step: a compiled forward pass with the weights to judge as an input."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import mlx.core as mx
 
 from runtime.op import Batch, Context
-from runtime.slots import snapshot, write
+from runtime.slots import restored_on_error, snapshot, write
 from training.network import Network
 
 
@@ -25,10 +25,13 @@ class ForwardStep:
     def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str], ds_id: str = "") -> Batch:
         """The keys of `fetch` that the forward pass gives."""
         signature = (tuple(sorted(set(fetch))), ds_id, self.network.scheduled())
-        if signature not in self._compiled:
-            run = partial(self._run, wanted=signature[0], ds_id=ds_id)
-            self._compiled[signature] = mx.compile(run, inputs=self.op_states) if self.compile else run
-        return self._compiled[signature](arrays, batch, key)
+        known = self._compiled.get(signature)
+        run = partial(self._run, wanted=signature[0], ds_id=ds_id)
+        compiled = known or (mx.compile(run, inputs=self.op_states) if self.compile else run)
+        with nullcontext() if known else restored_on_error([self.network.models, self.op_states]):
+            out = compiled(arrays, batch, key)
+        self._compiled[signature] = compiled
+        return out
 
     def _run(self, arrays: Batch, batch: Batch, key: mx.array, wanted: tuple[str, ...], ds_id: str) -> Batch:
         models = self.network.models

@@ -1,12 +1,12 @@
 """The training step: the one compiled function that every task of this repository runs.
 
-It knows only `step(batch, key) -> data`. Inside: one value_and_grad per distinct loss over the union of its updates'
-leaves, every gradient before any weight changes, a guard that leaves everything as it was where a loss or a gradient
-is not finite.
+It knows only `step(batch, key) -> data`. Inside: one forward pass, one gradient per distinct loss over the union of its
+updates' leaves, every gradient before any weight changes, a guard that leaves everything as it was where a loss or a
+gradient is not finite.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import mlx.core as mx
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, masked_mean
 from runtime.scheduler import ScheduledOp
-from runtime.slots import snapshot, write
+from runtime.slots import restored_on_error, snapshot, write
 from training.flat import PARAMETERS, Vector, vectors
 from training.guard import guarded
 from training.network import Mixed, Network, trained_paths
@@ -92,14 +92,17 @@ class TrainStep:
             phases = self.network.phases(int(self.state["step"].item()))
         signature = (tuple(sorted(set(fetch) | set(self.losses))), last, phases)
         self._join()
-        if signature not in self._compiled:
-            run, everything = partial(self._run, wanted=signature[0], last=last, phases=phases), [self.state, self.flat]
-            self._compiled[signature] = (
-                mx.compile(run, inputs=everything, outputs=everything) if self.compile else partial(_eagerly, run)
-            )
-        out = self._compiled[signature](batch, key)
+        known = self._compiled.get(signature)
+        compiled = known or self._make(partial(self._run, wanted=signature[0], last=last, phases=phases))
+        with nullcontext() if known else restored_on_error(self.state):
+            out = compiled(batch, key)
+        self._compiled[signature] = compiled
         self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}
         return out
+
+    def _make(self, run: Callable[..., Batch]) -> Callable[..., Batch]:
+        everything = [self.state, self.flat]
+        return mx.compile(run, inputs=everything, outputs=everything) if self.compile else partial(_eagerly, run)
 
     def _leaves(self) -> Iterator[tuple[int, str, list[mx.array]]]:
         """What the state holds for every vector: its number, "parameters" or a slot or average, and the leaves."""
@@ -125,19 +128,8 @@ class TrainStep:
         epoch = state["step"] // self.steps_per_epoch
         context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases)
         data = {**batch, **state["carry"]}
-        losses: Batch = {}
-        gradients: dict[str, Batch] = {}
-        norms: dict[str, mx.array] = {}
-        out: Batch = {}
-        changed: Batch = {}
-        for loss in self.leaves:
-            found = self._gradient(loss, data, context, wanted, old, weights)
-            losses[loss], gradients[loss], norms[loss], seen, touched = found
-            # layer statistics and values to report come from the first trace, so that they advance once
-            out, changed = out or seen, changed or touched
-        if self.given:
-            out, changed = (out, changed) if self.losses else self._forward(data, context, weights)
-            self._take_given(out, gradients, norms)
+        losses, gradients, norms, out, changed = self._gradients(data, context, old, weights)
+        self._take_given(out, gradients, norms)
         # a gradient's norm is finite only if all of it is
         finite = mx.stack([mx.isfinite(v) for v in (*losses.values(), *norms.values())]).all()
         changed |= {f"carry.{name}": out[name] for name in self.network.carry}
@@ -158,47 +150,42 @@ class TrainStep:
         counters = {name: state[name] for name in ("skipped", "streak")}
         return {**{name: out[name] for name in wanted}, **losses, **report, **counters}
 
-    def _gradient(self, loss: str, data: Batch, context: Context, wanted: tuple[str, ...], old: Batch, weights: Batch):
-        """One loss: value, float32 gradient by leaf or vector and its norm, data to keep, arrays its forward changed.
+    def _gradients(self, data: Batch, context: Context, old: Batch, weights: Batch):
+        """Losses, the gradient of each by leaf or vector in float32, its norm, the data, arrays the forward changed.
 
-        weights: every trained leaf in the precision of the forward pass, also those that this loss leaves alone.
+        weights: every trained leaf in the precision of the forward pass. The gradient of a loss is taken around that of
+        the next one and the only forward pass is inside all of them. Taken in turn, each would bring its own, of which
+        mx.compile merges nothing behind a custom function (two such functions are never one to it).
         """
-        keep = None if self.network.after else {*wanted, *self.network.carry, *(u.gradients for u in self.given)}
         scale = self.state["scaler"]["scale"] if "scaler" in self.state else mx.array(1.0)
+        losses, gradients, out, changed = ({} for _ in range(4))
 
-        def evaluate(leaves: Batch):
-            write(self.state["models"], {**weights, **leaves} if self.dtype is not None else leaves)
+        def forward(leaves: Batch) -> None:
+            write(self.state["models"], leaves)
             placed = snapshot(self.state)
-            out = self.network.forward(data, context)
-            if loss not in out or (out[loss].size != 1 and out[loss].ndim != 1):
-                got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
-                raise UsageError(f"an update needs the loss {loss!r} as one number or one a row; it {got}.")
-            value = out[loss].astype(mx.float32)
-            value = masked_mean(value, out.get("mask")) if value.size > 1 else value.reshape(())
-            changed = {p: a for p, a in snapshot(self.state).items() if a is not placed[p]}
-            kept = {name: array for name, array in out.items() if keep is None or name in keep}
-            return value * scale, value, kept, changed
+            out.update(self.network.forward(data, context))
+            changed.update({path: a for path, a in snapshot(self.state).items() if a is not placed[path]})
+            losses.update({loss: _as_number(loss, out) for loss in self.leaves})
 
-        trained = {path: weights[path] for path in self.leaves[loss]}
-        (_, value, seen, changed), grads = mx.value_and_grad(evaluate)(trained)
-        write(self.state, old)
-        for vector in self.vectors:
-            if vector.update in self.losses[loss]:
-                grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
-        grads = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
-        if "scaler" in self.state:
-            grads = {path: g / scale for path, g in grads.items()}
-        return value, grads, global_norm(grads), seen, changed
+        def differentiate(names: list[str], weights: Batch) -> None:
+            if not names:
+                return forward(weights)
 
-    def _forward(self, data: Batch, context: Context, weights: Batch) -> tuple[Batch, Batch]:
-        """The data and the arrays its forward changed, where no loss is differentiated."""
-        old = snapshot(self.state)
-        write(self.state["models"], weights)
-        placed = snapshot(self.state)
-        out = self.network.forward(data, context)
-        changed = {path: array for path, array in snapshot(self.state).items() if array is not placed[path]}
+            def evaluate(leaves: Batch) -> mx.array:
+                differentiate(names[1:], weights | leaves)
+                return losses[names[0]] * scale
+
+            gradients[names[0]] = mx.grad(evaluate)({path: weights[path] for path in self.leaves[names[0]]})
+
+        differentiate(list(self.leaves), weights)
         write(self.state, old)
-        return out, changed
+        for loss, grads in gradients.items():
+            for vector in self.vectors:
+                if vector.update in self.losses[loss]:
+                    grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
+            wide = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
+            gradients[loss] = {path: g / scale for path, g in wide.items()} if "scaler" in self.state else wide
+        return losses, gradients, {loss: global_norm(grads) for loss, grads in gradients.items()}, out, changed
 
     def _take_given(self, out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
         """Adds the gradients that ops computed."""
@@ -289,6 +276,15 @@ class TrainStep:
             state["step"] = state["step"] + 1
             state["skipped"] = state["skipped"] + (~window).astype(mx.int32)
             state["streak"] = mx.where(window, 0, state["streak"] + 1)
+
+
+def _as_number(loss: str, out: Batch) -> mx.array:
+    """A loss among the data as one float32 number: the mean of its rows; UsageError where it is neither."""
+    if loss not in out or (out[loss].size != 1 and out[loss].ndim != 1):
+        got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
+        raise UsageError(f"an update needs the loss {loss!r} as one number or one a row; it {got}.")
+    value = out[loss].astype(mx.float32)
+    return masked_mean(value, out.get("mask")) if value.size > 1 else value.reshape(())
 
 
 def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:

@@ -1,5 +1,7 @@
 """Small networks, data and hand-written training for the tests of the step."""
 
+import io
+import re
 from functools import partial
 
 import mlx.core as mx
@@ -9,6 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from runtime.op import Objective, ObjectiveOp, Op
+from runtime.slots import snapshot
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
@@ -82,3 +85,19 @@ def by_hand(model, data, learning_rate=1e-2, optimizer=None):
         optimizer.update(model, grads)
     mx.eval(model.parameters())
     return weights(model)
+
+
+def primitives(*arrays):
+    """Names of the nodes in MLX's graph behind arrays that are not computed yet."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *arrays)
+    return [name for name in re.findall(r'label ="(\w+)', graph.getvalue()) if not name.isdigit()]
+
+
+def primitives_of(step, batch, fetch=()):
+    """`primitives` of all that a second call of the step returns and changes."""
+    step(batch, KEY, fetch)
+    mx.eval(step.state)
+    before = snapshot(step.state)
+    out = step(batch, KEY, fetch)
+    return primitives(*[a for path, a in snapshot(step.state).items() if a is not before[path]], *out.values())

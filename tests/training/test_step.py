@@ -21,6 +21,7 @@ from tests.training.by_hand import (
     regression_step,
     weights,
 )
+from training.forward import ForwardStep, judged_arrays
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
@@ -163,6 +164,27 @@ def test_what_nothing_computes_is_named():
             Network([Apply("other", lambda data, ctx: {"other": mx.array(1.0)}), UpdateOp(model, "loss", Adam)])
         )
         broken(batches(1)[0], KEY)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_step_that_fails_leaves_everything_as_it_was(compile):
+    def forward(data, ctx, model):
+        if ctx.mode == "eval":
+            raise ValueError("no evaluation")
+        return {"loss": model(data["x"]).square().mean()}
+
+    model = mlp()
+    network = Network([Apply("loss", forward, model=model), UpdateOp(model, "loss", Adam)])
+    step, forward_step = TrainStep(network, compile=compile), ForwardStep(network, "eval", compile)
+    before = {k: np.array(v) for k, v in snapshot(step.state).items()}
+    for _ in range(2):
+        with pytest.raises(UsageError, match="no op computes accuracy"):
+            step(batches(1)[0], KEY, fetch=["accuracy"])
+        with pytest.raises(ValueError, match="no evaluation"):
+            forward_step(judged_arrays(network), batches(1)[0], KEY, ["loss"])
+        assert_same({k: np.array(v) for k, v in snapshot(step.state).items()}, before)
+    step(batches(1)[0], KEY)
+    assert not np.array_equal(weights(model)["layers.0.weight"], before["models.model.layers.0.weight"])
 
 
 def test_a_phase_changes_the_graph_and_is_compiled_once_for_each_value():
