@@ -70,6 +70,14 @@ class Batches:
     def __init__(self, shape: tuple[int, ...]):
         self.batch = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
 
+    def get_ds_ids(self, mode: str) -> list[str]:
+        """One data set without a name."""
+        return [""]
+
+    def ds_id_at(self, mode: str, number: int) -> str:
+        """Always that one."""
+        return ""
+
     def batches(self, mode: str, start: int):
         """An endless iterator."""
         while True:

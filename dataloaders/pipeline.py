@@ -132,7 +132,8 @@ class Pipeline:
 
     def ds_id_at(self, mode: str, number: int) -> str:
         """The data set that batch `number` of `batches(mode)` comes from."""
-        return self._schedule(mode).place(number)[0]
+        repeated = mode == "train" and self.repeat_first
+        return self._schedule(mode).place(0 if repeated else number)[0]
 
     def source(self, mode: str) -> Any:
         """The (first) data set of a mode; UsageError where there is none."""

@@ -32,7 +32,7 @@ class Progress(Trace):
         """Moves the bar; a loss is read only when the bar is drawn anew."""
         if self.bar is None or not self.bar.update():
             return
-        losses = {name: f"{data[name].item():.4f}" for name in self.estimator.train_step.losses}
+        losses = {name: f"{data[name].item():.4f}" for name in self.estimator.train_step.losses if name in data}
         skipped = cast(int, data["skipped"].item())
         self.bar.set_postfix(losses | ({"skipped": skipped} if skipped else {}), refresh=False)
 

@@ -49,10 +49,13 @@ class Trace:
         """After a step or an evaluation batch; `data` holds losses, what updates report and the declared inputs."""
 
     def on_ds_begin(self, data: Data) -> None:
-        """Before the first batch of one data set of an evaluation that has several."""
+        """Before the first batch of one data set of an evaluation, where they have names."""
 
     def on_ds_end(self, data: Data) -> None:
-        """After the last batch of one data set of an evaluation that has several; `data` holds its losses."""
+        """After the last batch of one data set of an evaluation, where they have names; `data` holds its losses.
+
+        What is written here under "key" is "key|<ds_id>" in on_epoch_end.
+        """
 
     def on_epoch_end(self, data: Data) -> None:
         """After the last batch; in an evaluation `data` holds its losses."""

@@ -20,12 +20,14 @@ class Data(Mapping[str, Any]):
 
     on_batch_end: the losses, what the updates report and the keys that traces declare as inputs (in evaluation only
     real rows). on_epoch_end of an evaluation: its losses by their plain names. To these come what earlier traces wrote
-    in the same event. mode, ds_id: of the event ("" where the mode has one data set).
+    in the same event. mode, ds_id: of the event ("" where the mode's data set has no name, and where the event belongs
+    to all of them). written: what traces wrote.
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None, mode: str = "train", ds_id: str = "",
                  log: Callable[..., None] | None = None):  # fmt: skip
         self._values, self.mode, self.ds_id, self._log = dict(values or {}), mode, ds_id, log
+        self.written: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._values:
@@ -41,14 +43,14 @@ class Data(Mapping[str, Any]):
 
     def write_with_log(self, key: str, value: Any) -> None:
         """Leaves a value for later traces and logs it as "<mode>/<key>" ("<mode>/<key>|<ds_id>" for one data set)."""
-        self._values[key] = value
+        self.write_without_log(key, value)
         if self._log is not None:
             name = f"{self.mode}/{key}"
             self._log(**{f"{name}|{self.ds_id}" if self.ds_id else name: plain(value)})
 
     def write_without_log(self, key: str, value: Any) -> None:
         """Leaves a value for later traces only."""
-        self._values[key] = value
+        self._values[key] = self.written[key] = value
 
 
 def plain(value: Any) -> Any:

@@ -2,19 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from runtime.errors import UsageError
-from runtime.op import Batch, NumpyBatch, active, as_tuple
+from runtime.op import Batch, active, as_tuple
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
-from training.data import Data, real_rows
-from training.forward import ForwardStep, judged_arrays
+from training.data import Data
+from training.evaluate import declared, evaluate, to_device
+from training.forward import ForwardStep
 from training.network import Network
 from training.step import TrainStep
 from training.summary import Summary
@@ -36,8 +35,8 @@ class Estimator:
     eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. Traces declare data keys in `inputs` and are told
     in their order; one step goes: train step, on_batch_end, on_epoch_end, evaluation (whose loss is logged before its
     own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass over the data, whose
-    order goes on from epoch to epoch; eval_steps_per_epoch: most batches of an evaluation (a test is always whole).
-    monitor_names: keys averaged and logged beside the losses.
+    order goes on from epoch to epoch; eval_steps_per_epoch: most batches of each data set of an evaluation (a test is
+    always whole). monitor_names: keys averaged and logged beside the losses.
     """
 
     def __init__(self, pipeline, network: Network, epochs: int | None = 1, traces: Sequence = (), *,
@@ -123,30 +122,34 @@ class Estimator:
 
     def _train(self) -> None:
         step, accumulate = self.train_step, self.train_step.accumulate
-        wanted = {*self.monitor_names, *(k for t in self.traces if active(t.mode, "train") for k in t.inputs)}
+        ids = self.pipeline.get_ds_ids("train")
+        wanted = {ds_id: {*self.monitor_names, *declared(self.traces, "train", ds_id)} for ds_id in ids}
         batches = self.pipeline.batches("train", self.step * accumulate)
         before: mx.array | None = None
         started = time.perf_counter() - self.elapsed
         try:
             while not self._done():
                 if self.step % self.steps_per_epoch == 0:
-                    self._tell("on_epoch_begin", "train")
-                self._tell("on_batch_begin", "train")
+                    self.tell("on_epoch_begin", "train")
+                first = self.step * accumulate
+                ds_id = self.pipeline.ds_id_at("train", first)
+                self.tell("on_batch_begin", "train", ds_id=ds_id)
                 data: Batch = {}
                 phases = self.network.phases(self.step)
                 for micro in range(accumulate):
+                    ds_id = self.pipeline.ds_id_at("train", first + micro)
                     batch = to_device(next(batches))
                     key = step_key(self.seed, self.step, micro)
-                    data = step(batch, key, wanted, last=micro == accumulate - 1, phases=phases)
+                    data = step(batch, key, wanted[ds_id], micro == accumulate - 1, phases, ds_id)
                 mx.async_eval(step.state, data)
                 if before is not None:
                     mx.eval(before)  # one step may run ahead of the host, not more
                 before = data["skipped"]
                 self.step += 1
                 self.elapsed = time.perf_counter() - started
-                self._tell("on_batch_end", "train", data)
+                self.tell("on_batch_end", "train", data, ds_id)
                 if self.step % self.steps_per_epoch == 0:
-                    self._tell("on_epoch_end", "train")
+                    self.tell("on_epoch_end", "train")
                 if self.eval_every and self.step % self.eval_every == 0:
                     self.evaluate("eval")
                 for trace in self._present():
@@ -174,38 +177,11 @@ class Estimator:
         return self.summary
 
     def evaluate(self, mode: str = "eval", decay: float | None = None) -> dict[str, float]:
-        """One pass over the data of a mode with the EMA weights (or the plain ones); logs and returns "<mode>/<loss>".
-
-        The ops' metrics are averaged too. A per-batch mean counts by the batch's real rows.
-        """
+        """One pass over the data of a mode, see training/evaluate.py; {} where it has none. decay: of the average."""
         if mode not in self.pipeline.sources:
             return {}
         before, self.mode = self.mode, mode
-        means = [*self.network.get_loss_keys(), *self.network.metrics, *self.monitor_names]
-        wanted = {*means, *(k for t in self.traces if active(t.mode, mode) for k in t.inputs)}
-        arrays = judged_arrays(self.network, decay)
-        self.network.phases(max(self.step - 1, 0))  # scheduled ops are those of the epoch that is evaluated
-        self._tell("on_epoch_begin", mode)
-        sums, rows = {}, 0.0
-        limit = self.eval_steps_per_epoch if mode == "eval" else None
-        for index, batch in enumerate(islice(self.pipeline.batches(mode), limit)):
-            self._tell("on_batch_begin", mode)
-            data = self.forward[mode](arrays, to_device(batch), step_key(self.seed, index, 0, EVALUATION), wanted)
-            mx.eval(data)
-            count = float(batch["mask"].sum())
-            rows += count
-            for name in dict.fromkeys(means):
-                if name in data:
-                    value = data[name]  # one number, or one a row
-                    sums[name] = sums.get(name, 0.0) + float(
-                        (value * batch["mask"]).sum() if value.ndim else value * count
-                    )
-            strings = {name: batch[name] for name in wanted if name in batch and name not in data}
-            self._tell("on_batch_end", mode, real_rows({**data, **strings}, batch["mask"]))
-        losses = {name: total / rows for name, total in sums.items()}
-        values = {f"{mode}/{name}": value for name, value in losses.items()}
-        self.log(**values)
-        self._tell("on_epoch_end", mode, losses)
+        values = evaluate(self, mode, decay)
         self.mode = before
         return values
 
@@ -246,19 +222,14 @@ class Estimator:
         for trace in self._present():
             trace.on_close()
 
-    def _tell(self, hook: str, mode: str, values: Mapping[str, Any] | None = None, ds_id: str = "") -> None:
-        data = Data(values, mode, ds_id, self.log)
+    def tell(self, hook: str, mode: str, values: Mapping[str, Any] | None = None, ds_id: str | None = None) -> Data:
+        """Calls a hook of the traces of a mode and data set (None: of those of any of the mode's); what they saw."""
+        data = Data(values, mode, ds_id or "", self.log)
+        ids = self.pipeline.get_ds_ids(mode) if ds_id is None else [ds_id]
         for trace in self.traces:
-            if active(trace.mode, mode):
+            if active(trace.mode, mode) and any(active(trace.ds_id, own) for own in ids):
                 getattr(trace, hook)(data)
-
-
-EVALUATION = 1 << 20  # stands in the place of a rank, so that evaluation draws share nothing with training
-
-
-def to_device(batch: NumpyBatch) -> Batch:
-    """The arrays of a batch as MLX arrays; strings stay behind."""
-    return {name: mx.array(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}
+        return data
 
 
 def in_steps(every: str | int | None, steps_per_epoch: int, name: str) -> int | None:

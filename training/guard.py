@@ -1,8 +1,10 @@
-"""The guard of an update: everything as it was where a loss or a gradient is not finite."""
+"""What becomes of a step whose loss or gradient is not finite: everything as it was, and a smaller loss scale."""
 
 import mlx.core as mx
 
 from runtime.op import Batch
+
+FIRST_SCALE, GROW_AFTER = 2.0**15, 2000  # fp16 loss scaling
 
 
 def guarded(ok: mx.array, moved: Batch, held: Batch) -> Batch:
@@ -19,3 +21,16 @@ def guarded(ok: mx.array, moved: Batch, held: Batch) -> Batch:
                 last = mx.where(ok, array, last)
         kept[path] = mx.where(ok, moved[path], last)
     return kept
+
+
+def first_scaler() -> Batch:
+    """The state of fp16 loss scaling before the first step: the scale, and finite steps in a row, both 0-d."""
+    return {"scale": mx.array(FIRST_SCALE), "good": mx.array(0, mx.int32)}
+
+
+def advance(scaler: Batch, finite: mx.array) -> None:
+    """Halves the scale (down to 1) after a step that was not finite, doubles it after GROW_AFTER finite ones."""
+    good = mx.where(finite, scaler["good"] + 1, 0)
+    grow = good >= GROW_AFTER
+    factor = mx.where(finite, mx.where(grow, 2.0, 1.0), 0.5)
+    scaler["scale"], scaler["good"] = mx.maximum(scaler["scale"] * factor, 1.0), mx.where(grow, 0, good)

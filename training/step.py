@@ -13,16 +13,15 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch, Context, masked_mean
+from runtime.op import Batch, Context, active, masked_mean
 from runtime.scheduler import ScheduledOp
 from runtime.slots import restored_on_error, snapshot, write
 from training.flat import PARAMETERS, Vector, vectors
-from training.guard import guarded
+from training.guard import advance, first_scaler, guarded
 from training.network import Mixed, Network, trained_paths
 from training.update import UpdateOp, global_norm
 
 PRECISIONS = {"fp32": None, "bf16": mx.bfloat16, "fp16": mx.float16}
-FIRST_SCALE, GROW_AFTER = 2.0**15, 2000  # fp16 loss scaling
 
 
 class TrainStep:
@@ -56,6 +55,8 @@ class TrainStep:
             if update.gradients is None:
                 self.losses.setdefault(update.loss_name, []).append(update)
         self.given = [update for update in network.updates if update.gradients is not None]
+        if accumulate > 1 and any(update.ds_id is not None for update in network.updates):
+            raise UsageError(f"an UpdateOp with ds_id can't have accumulate={accumulate}; needed: accumulate=1.")
         self.leaves = {loss: trained_paths(network, updates) for loss, updates in self.losses.items()}
         self.state: dict[str, Any] = {
             "models": dict(network.models),
@@ -71,7 +72,7 @@ class TrainStep:
             sums = {source: {path: mx.zeros_like(current[path]) for path in own} for source, own in paths.items()}
             self.state["sums"] = {"gradients": sums, "finite": mx.array(True)}
         if precision == "fp16":
-            self.state["scaler"] = {"scale": mx.array(FIRST_SCALE), "good": mx.array(0, mx.int32)}
+            self.state["scaler"] = first_scaler()
         self._compiled: dict[tuple, Callable] = {}
 
     def start(self, batch: Batch) -> None:
@@ -83,17 +84,18 @@ class TrainStep:
         mx.eval(self.state)
 
     def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True,
-                 phases: tuple[Hashable, ...] | None = None) -> Batch:  # fmt: skip
+                 phases: tuple[Hashable, ...] | None = None, ds_id: str = "") -> Batch:  # fmt: skip
         """One micro-batch; on the `last` of a window the weights move. Returns losses, `fetch`, the updates' report.
 
-        phases: the network's, of this step; for each value the step is compiled once.
+        phases: the network's, of this step; ds_id: the data set of the batch, "" without a name. For each pair of them
+        the step is compiled once. An update of another ds_id rests: no gradient, no change of its state.
         """
         if phases is None and any(update.merge_grad > 1 for update in self.network.updates):
             phases = self.network.phases(int(self.state["step"].item()))
-        signature = (tuple(sorted(set(fetch) | set(self.losses))), last, phases)
+        signature = (tuple(sorted(set(fetch))), last, phases, ds_id)
         self._join()
         known = self._compiled.get(signature)
-        compiled = known or self._make(partial(self._run, wanted=signature[0], last=last, phases=phases))
+        compiled = known or self._make(partial(self._run, *signature))
         with nullcontext() if known else restored_on_error(self.state):
             out = compiled(batch, key)
         self._compiled[signature] = compiled
@@ -117,8 +119,9 @@ class TrainStep:
             if len(seen) != len(leaves) or any(a is not b for a, b in zip(seen, leaves, strict=True)):
                 self.flat[str(i)][key] = self.vectors[i].join(leaves)
 
-    def _run(self, batch: Batch, key: mx.array, wanted: tuple[str, ...], last: bool, phases=None) -> Batch:
+    def _run(self, wanted: tuple[str, ...], last: bool, phases, ds_id: str, batch: Batch, key: mx.array) -> Batch:
         state, old = self.state, snapshot(self.state)
+        updates = [update for update in self.network.updates if active(update.ds_id, ds_id)]
         trained = {p: old[f"models.{p}"] for paths in self.leaves.values() for p in paths}
         joined = {path for vector in self.vectors for path in vector.paths}
         weights = self._cast({p: leaf for p, leaf in trained.items() if p not in joined})
@@ -126,32 +129,34 @@ class TrainStep:
             whole = self.flat[str(i)][PARAMETERS]
             weights |= zip(vector.paths, vector.views(self._cast({"": whole})[""]), strict=True)
         epoch = state["step"] // self.steps_per_epoch
-        context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases)
+        context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases, ds_id=ds_id)
         data = {**batch, **state["carry"]}
-        losses, gradients, norms, out, changed = self._gradients(data, context, old, weights)
-        self._take_given(out, gradients, norms)
+        names = [loss for loss, own in self.losses.items() if any(update in updates for update in own)]
+        losses, gradients, norms, out, changed = self._gradients(names, data, context, old, weights)
+        self._take_given([update for update in self.given if update in updates], out, gradients, norms)
         # a gradient's norm is finite only if all of it is
-        finite = mx.stack([mx.isfinite(v) for v in (*losses.values(), *norms.values())]).all()
+        finite = mx.stack([mx.isfinite(v) for v in (*losses.values(), *norms.values())] or [mx.array(True)]).all()
         changed |= {f"carry.{name}": out[name] for name in self.network.carry}
         write(state, {path: mx.where(finite, new, old[path]) for path, new in changed.items()})
         if "sums" in state:
             (gradients, window), norms = self._accumulate(gradients, finite, last), {}
         else:
             window = finite
+        report: Batch = {}
         if self.network.after:  # these see the weights from before the updates
             out = self.network.forward(out, context, ops=self.network.after)
-        report: Batch = {}
         if last:
-            report = self._update(gradients, norms, window, phases)
+            due = {u: phases is None or phases[self.network.ops.index(u)] is not False for u in updates}
+            report = self._update(due, gradients, norms, window)
         self._count(finite, window, last)
         absent = [name for name in wanted if name not in out]
-        if absent:
+        if absent and not ds_id:  # with several data sets a key may belong to some of them
             raise UsageError(f"no op computes {', '.join(absent)} in training; the data has {', '.join(sorted(out))}.")
         counters = {name: state[name] for name in ("skipped", "streak")}
-        return {**{name: out[name] for name in wanted}, **losses, **report, **counters}
+        return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters}
 
-    def _gradients(self, data: Batch, context: Context, old: Batch, weights: Batch):
-        """Losses, the gradient of each by leaf or vector in float32, its norm, the data, arrays the forward changed.
+    def _gradients(self, names: list[str], data: Batch, context: Context, old: Batch, weights: Batch):
+        """The named losses, each one's gradient by leaf or vector in float32, its norm, the data, what forward changed.
 
         weights: every trained leaf in the precision of the forward pass. The gradient of a loss is taken around that of
         the next one and the only forward pass is inside all of them. Taken in turn, each would bring its own, of which
@@ -165,19 +170,19 @@ class TrainStep:
             placed = snapshot(self.state)
             out.update(self.network.forward(data, context))
             changed.update({path: a for path, a in snapshot(self.state).items() if a is not placed[path]})
-            losses.update({loss: _as_number(loss, out) for loss in self.leaves})
+            losses.update({loss: _as_number(loss, out) for loss in names})
 
-        def differentiate(names: list[str], weights: Batch) -> None:
-            if not names:
+        def differentiate(left: list[str], weights: Batch) -> None:
+            if not left:
                 return forward(weights)
 
             def evaluate(leaves: Batch) -> mx.array:
-                differentiate(names[1:], weights | leaves)
-                return losses[names[0]] * scale
+                differentiate(left[1:], weights | leaves)
+                return losses[left[0]] * scale
 
-            gradients[names[0]] = mx.grad(evaluate)({path: weights[path] for path in self.leaves[names[0]]})
+            gradients[left[0]] = mx.grad(evaluate)({path: weights[path] for path in self.leaves[left[0]]})
 
-        differentiate(list(self.leaves), weights)
+        differentiate(names, weights)
         write(self.state, old)
         for loss, grads in gradients.items():
             for vector in self.vectors:
@@ -187,9 +192,9 @@ class TrainStep:
             gradients[loss] = {path: g / scale for path, g in wide.items()} if "scaler" in self.state else wide
         return losses, gradients, {loss: global_norm(grads) for loss, grads in gradients.items()}, out, changed
 
-    def _take_given(self, out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
-        """Adds the gradients that ops computed."""
-        for update in self.given:
+    def _take_given(self, given: list[UpdateOp], out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
+        """Adds the gradients that ops computed for these updates."""
+        for update in given:
             key, prefix = update.gradients, self.network.name_of(update.model)
             if key not in out:
                 raise UsageError(f"an update needs the gradients {key!r}; the data has {', '.join(sorted(out))}.")
@@ -219,15 +224,15 @@ class TrainStep:
         sums["finite"] = mx.array(True) if last else window
         return totals, window
 
-    def _update(self, gradients: dict[str, Batch], norms: Batch, window: mx.array, phases=None) -> Batch:
-        """Applies every update where `window` is true; all gradients are at hand before the first weight moves.
+    def _update(self, updates: dict[UpdateOp, bool], gradients: dict[str, Batch], norms: Batch, window: mx.array):
+        """Applies the updates where `window` is true; all gradients are at hand before the first weight moves.
 
-        norms: of gradients, by loss, where they are known. phases: say which update moves weights in this step.
+        updates: with whether they move weights in this step. norms: of gradients, by loss, where they are known.
         """
         held, moved, report = snapshot(self.state), {}, {}
         current = snapshot(self.state["models"])
         fresh = {str(i): dict(arrays) for i, arrays in self.flat.items()}
-        for update in self.network.updates:
+        for update, due in updates.items():
             prefix = self.network.name_of(update.model)
             own = {i: vector for i, vector in enumerate(self.vectors) if vector.update is update}
             parameters = {vector.name: self.flat[str(i)][PARAMETERS] for i, vector in own.items()}
@@ -236,7 +241,6 @@ class TrainStep:
             source = update.gradients or update.loss_name
             grads = {path: gradients[source][f"{prefix}.{path}"] for path in parameters}
             norm = norms.get(source) if len(grads) == len(gradients[source]) else None
-            due = phases is None or phases[self.network.ops.index(update)] is not False
             with ExitStack() as stack:
                 for i, vector in own.items():
                     stack.enter_context(vector.installed(fresh[str(i)]))
@@ -250,7 +254,8 @@ class TrainStep:
         moved = {path: new for path, new in snapshot(self.state).items() if new is not held[path]}
         write(self.state, guarded(window, moved, held))
         for i, vector in enumerate(self.vectors):
-            self._spread(vector, self.flat[str(i)], fresh[str(i)], window)
+            if vector.update in updates:
+                self._spread(vector, self.flat[str(i)], fresh[str(i)], window)
         return report
 
     def _spread(self, vector: Vector, held: Batch, fresh: Batch, window: mx.array) -> None:
@@ -267,11 +272,7 @@ class TrainStep:
     def _count(self, finite: mx.array, window: mx.array, last: bool) -> None:
         state = self.state
         if "scaler" in state:
-            scaler = state["scaler"]
-            good = mx.where(finite, scaler["good"] + 1, 0)
-            grow = good >= GROW_AFTER
-            factor = mx.where(finite, mx.where(grow, 2.0, 1.0), 0.5)
-            scaler["scale"], scaler["good"] = mx.maximum(scaler["scale"] * factor, 1.0), mx.where(grow, 0, good)
+            advance(state["scaler"], finite)
         if last:
             state["step"] = state["step"] + 1
             state["skipped"] = state["skipped"] + (~window).astype(mx.int32)

@@ -29,7 +29,7 @@ class UpdateOp(Op):
     gradients: a key that holds the gradients by leaf path, as a nest or in the order of the leaves; then no loss is
     differentiated. All gradients are taken before any weight moves and weights move at the end of a step, which is what
     FastEstimator's `defer` asks for; it changes nothing here.
-    Raises UsageError when a group matches no leaf.
+    ds_id: it rests in batches of other data sets. Raises UsageError when a group matches no leaf.
     """
 
     def __init__(
@@ -55,6 +55,10 @@ class UpdateOp(Op):
             raise UsageError(f"clip must be positive or null, got {clip}.")
         if merge_grad < 1:
             raise UsageError(f"merge_grad must be at least 1, got {merge_grad}.")
+        if merge_grad > 1 and ds_id is not None:
+            raise UsageError(
+                f"an UpdateOp takes merge_grad or ds_id, got merge_grad={merge_grad} with ds_id={ds_id!r}."
+            )
         optimizer = getattr(model, "optimizer_fn", None) if optimizer is None else optimizer
         if optimizer is None:
             raise UsageError(

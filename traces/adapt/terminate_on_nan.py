@@ -35,7 +35,7 @@ class TerminateOnNaN(Trace):
         if estimator.step % self.every:
             return None
         if (streak := cast(int, data["streak"].item())) >= self.patience:
-            losses = ", ".join(f"{name}={data[name].item()}" for name in estimator.train_step.losses)
+            losses = ", ".join(f"{name}={data[name].item()}" for name in estimator.train_step.losses if name in data)
             raise UsageError(
                 f"{streak} updates in a row up to step {estimator.step} had a loss or gradient that is not finite "
                 f"({losses}); finite numbers are needed. The weights are those before the first of them; try a lower "

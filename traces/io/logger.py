@@ -42,7 +42,9 @@ class Logger(Trace):
             return
         self.clock.tick()
         if self.log_steps and (estimator.step % self.log_steps == 0 or estimator.step == 1):
-            values = {name: plain(data[name]) for name in (*estimator.train_step.losses, *self.inputs)}
+            names = [name for name in (*estimator.train_step.losses, *self.inputs) if name in data]
+            tail = f"|{data.ds_id}" if data.ds_id else ""
+            values = {f"{name}{tail}": plain(data[name]) for name in names}
             rates = {name: plain(data[name]) for name in data if name.split("/")[0] == "learning_rate"}
             estimator.log(**{f"train/{name}": value for name, value in (values | rates).items() if scalar(value)})
             self.logged.pop("train", None)

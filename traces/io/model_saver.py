@@ -86,7 +86,7 @@ class BestModelSaver(Trace):
         if not self.metric:
             self._name(self.estimator.update_of(self.model).loss_name)
         model = self.estimator.network.name_of(self.model)
-        self.weights_name = self.weights_name or f"{model}_best_{self.metric}".replace("/", "_")
+        self.weights_name = self.weights_name or f"{model}_best_{self.metric}".replace("/", "_").replace("|", "_")
 
     @property
     def path(self) -> Path | None:

@@ -39,7 +39,8 @@ class MetricLogger(Trace):
         estimator = self.estimator
         self.clock.tick()
         for name in (*estimator.train_step.losses, *self.inputs):
-            self.window.setdefault(name, []).append(data[name])
+            if name in data:  # not every data set has every loss
+                self.window.setdefault(name, []).append(data[name])
         if estimator.step % self.every == 0:
             names = [n for n in data if n.split("/")[0] in ("grad_norm", "learning_rate", "skipped")]
             values = {f"train/{name}": sum(window) / len(window) for name, window in self._means().items()}

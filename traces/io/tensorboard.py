@@ -62,7 +62,8 @@ class TensorBoard(Trace):
         train = data.mode == "train"
         update, histograms = (train and bool(n) and self.estimator.step % n == 0 for n in self.steps)
         if update:
-            self._scalars("train", {name: plain(data[name]) for name in self.estimator.train_step.losses})
+            losses = [name for name in self.estimator.train_step.losses if name in data]
+            self._scalars("train", {name: plain(data[name]) for name in losses})
         if update or self.first:
             self._images(data)
         self.first = False
