@@ -1,8 +1,6 @@
 """CIFAR-10 from the official archives, or from a folder of images by class."""
 
-import io
 import math
-import pickle
 import tarfile
 from pathlib import Path
 from typing import Literal
@@ -10,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dataloaders.image_folder import ImageFolder
+from dataloaders.pickles import read_pickle
 from dataloaders.source import ImageSource
 from runtime.errors import UsageError
 
@@ -17,24 +16,6 @@ IMAGE = (3, 32, 32)
 PIXELS = math.prod(IMAGE)
 FILES = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
 LAYOUTS = {"cifar-10-batches-py": "cifar-10-python.tar.gz", "cifar-10-batches-bin": "cifar-10-binary.tar.gz"}
-# What a pickled dictionary of NumPy arrays needs, under the names of NumPy 1 and 2. Nothing else is ever called.
-RECONSTRUCT = np.empty(0).__reduce__()[0]
-ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain containers and NumPy arrays only, so that a downloaded file cannot run code."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """The few callables allowed."""
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
-        return ALLOWED[module, name]
 
 
 class Cifar10(ImageSource):
@@ -87,14 +68,14 @@ def read_member(archive: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
-def parse_pickle(raw: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 3072) uint8 and labels (N,) of a file of the Python version."""
+def parse_pickle(raw: bytes, name: str, label: str = "labels") -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 3072) uint8 and labels (N,), kept under the key `label`, of a file of the Python version."""
     try:
         # Unpickling garbage raises nearly any exception, so all of them mean a damaged file here.
-        content = ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load()
-        pixels, labels = content[b"data"], np.asarray(content[b"labels"])
+        content = {key if isinstance(key, bytes) else key.encode(): v for key, v in read_pickle(raw, "bytes").items()}
+        pixels, labels = content[b"data"], np.asarray(content[label.encode()])
     except Exception as error:
-        raise UsageError(f"{name} is no CIFAR-10 batch ({error}); download it again.") from error
+        raise UsageError(f"{name} is no CIFAR batch ({error}); download it again.") from error
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise UsageError(f"{name} holds {np.shape(pixels)} for {len(labels)} labels; needed (N, {PIXELS}) uint8.")
     return pixels, labels

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dataloaders.datasets.summary import DatasetSummary, summarized
 from dataloaders.prefetch import Items, prefetched
 from dataloaders.recipe import SAMPLES, TAKE, Recipe, divided, span
-from dataloaders.samples import passed, read, stacked
+from dataloaders.samples import order_of, passed, read, stacked
 from dataloaders.schedule import Schedule
 from dataloaders.source import Source, digest
 from dataloaders.workers import Key, Place, Processes, Threads, in_order
@@ -96,7 +97,12 @@ class Pipeline:
 
     def _recipe(self, mode: str, ds_id: str, data: Any, index: int) -> Recipe:
         before, batch, after, left = divided(self.ops, mode, ds_id)
-        size = self._size(mode, ds_id, data) if batch.batch_size is None else batch.batch_size
+        whole = getattr(data, "whole_batch", None)  # a BatchDataset says itself
+        size = batch.batch_size or whole or self._size(mode, ds_id, data)
+        if whole and size != whole:
+            raise UsageError(
+                f"this {type(data).__name__} makes batches of {whole}; Batch asks for {size}: leave it out."
+            )
         if mode == "train" and size > len(data) // self.world:
             each = f" on each of {self.world} ranks" if self.world > 1 else ""
             raise UsageError(f"batch_size={size}{each} exceeds the {len(data)} training samples; lower batch_size.")
@@ -214,6 +220,10 @@ class Pipeline:
         iterator.close()
         return found[0] if num_steps == 1 else found
 
+    def summary(self, mode: str) -> dict[str, DatasetSummary]:
+        """What is in each data set of a mode, by ds_id, before any op."""
+        return {ds_id: summarized(data) for ds_id, data in self._schedule(mode).data.items()}
+
     def noise(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` points of the source distribution at t=0, (count, *shape) float32."""
         return self.sources["train"].noise(count, rng)
@@ -223,8 +233,9 @@ class Pipeline:
         source = self.source(mode)
         if count > len(source):
             raise UsageError(f"{count} samples asked of the {mode} data, which has {len(source)}.")
-        rows = rng.choice(len(source), count, replace=False)
-        return source.take(rows, rng) if isinstance(source, Source) else stacked([read(source, r, rng) for r in rows])
+        if isinstance(source, Source):
+            return source.take(rng.choice(len(source), count, replace=False), rng)
+        return stacked([read(source, row, rng) for row in order_of(source, rng)[:count]])
 
     def fingerprint(self, mode: str | None = None) -> str:
         """A short hash of one mode's data, or of all modes' data; batch size, seed and ops do not enter."""

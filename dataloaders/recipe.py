@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dataloaders.ops.numpy_op import Batch, NumpyOp
-from dataloaders.samples import applied, finished, read, stacked
+from dataloaders.samples import applied, finished, order_of, read, stacked
 from dataloaders.source import Source
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch, active
@@ -55,6 +55,11 @@ class Recipe:
         """How many consecutive batches are made together."""
         return int(np.lcm.reduce([span(op) for _, op in self.batch_ops])) if self.batch_ops else 1
 
+    @property
+    def block(self) -> int:
+        """Rows that belong together in one batch, whatever the number of ranks: a BatchDataset's batch, else 1."""
+        return getattr(self.data, "whole_batch", None) or 1
+
     def generator(self, *key: int) -> np.random.Generator:
         """The generator of one use, of this rank."""
         return self.on_all_ranks(*key, *([self.rank] if self.rank else []))
@@ -69,7 +74,7 @@ class Recipe:
 
     def chain(self) -> Numbered:
         """Batch number -> finished batch; keeps the permutation and the group of batches of the last call."""
-        batch_of = self._trained() if self.mode == "train" else self._ordered
+        batch_of = self._trained() if self.mode == "train" else self._evaluated()
         for number, op in self.batch_ops:
             batch_of = self._transformed(batch_of, number, op)
         return batch_of
@@ -105,17 +110,22 @@ class Recipe:
             nonlocal kept, order
             epoch, step = divmod(index, steps)
             if epoch != kept:
-                rng = self.on_all_ranks(SHUFFLE, epoch)
-                whole = data.order(rng) if hasattr(data, "order") else rng.permutation(len(data))
-                kept, order = epoch, whole[self.rank :: self.world]
+                whole = order_of(data, self.on_all_ranks(SHUFFLE, epoch))
+                kept, order = epoch, whole.reshape(-1, self.block)[self.rank :: self.world].reshape(-1)
             return self._made(order[step * size : (step + 1) * size], index, epoch)
 
         return batch_of
 
-    def _ordered(self, index: int) -> NumpyBatch:
+    def _evaluated(self) -> Numbered:
+        order = order_of(self.data, None) if hasattr(self.data, "order") else None
+        return lambda index: self._ordered(index, order)
+
+    def _ordered(self, index: int, order: np.ndarray | None) -> NumpyBatch:
         """One batch of a pass in order, filled up with its first row, where "mask" is 0, and with others' defaults."""
-        first = self.rank + self.world * self.size * index
-        rows = np.arange(first, min(first + self.world * self.size, len(self.data)), self.world)
+        first = self.rank * self.block + self.world * self.size * index
+        step = self.world if self.block == 1 else 1
+        rows = np.arange(first, min(first + step * self.size, len(self.data)), step)
+        rows = rows if order is None else order[rows]
         real = np.zeros(self.size, np.float32)
         real[: len(rows)] = 1
         rows = np.concatenate([rows, np.full(self.size - len(rows), rows[0] if len(rows) else 0)])

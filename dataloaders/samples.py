@@ -27,6 +27,13 @@ def read(data: Any, row: int, rng: np.random.Generator) -> Sample:
     return dict(found)
 
 
+def order_of(data: Any, rng: np.random.Generator | None) -> np.ndarray:
+    """The rows of one pass over a data set: its own `order(rng)`, else all of them, shuffled by an `rng`."""
+    if hasattr(data, "order"):
+        return data.order(rng)
+    return np.arange(len(data)) if rng is None else rng.permutation(len(data))
+
+
 def applied(op: NumpyOp, data: dict[str, Any], state: dict[str, Any], batched: bool = False) -> Any:
     """Runs an op and writes its outputs into `data`; returns FilteredData where the op asks for that."""
     if missing := [name for name in op.inputs if name not in data]:
@@ -77,7 +84,8 @@ def finished(
 def redrawn(data: Any, ops: Sequence[NumpyOp], state: dict[str, Any]) -> Sample:
     """A sample that passes the ops, of a random row of the data set."""
     for _ in range(REDRAWS):
-        sample = read(data, state["rng"].integers(len(data)), state["rng"])
+        row = data.random_row(state["rng"]) if hasattr(data, "random_row") else state["rng"].integers(len(data))
+        sample = read(data, row, state["rng"])
         if passed(ops, sample, state) is None:
             return sample
     raise UsageError(f"RemoveIf took out {REDRAWS} samples in a row, of {len(data)}; its condition must leave some.")

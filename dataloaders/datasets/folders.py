@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dataloaders.datasets.rows import RowsDataset
+from dataloaders.datasets.summary import DatasetSummary, sample_summary
 from runtime.errors import UsageError
 
 
@@ -54,6 +55,37 @@ class LabeledDirDataset(RowsDataset):
         self.label_key = label_key
 
 
+class TextDirDataset(LabeledDirDataset):
+    """{data_key: text, label_key: label} of the text files in root/class/, as LabeledDirDataset labels them.
+
+    Texts are read when they are asked for.
+    """
+
+    def __init__(
+        self,
+        root_dir: str,
+        data_key: str = "x",
+        label_key: str = "y",
+        label_mapping: Mapping[str, Any] | None = None,
+        file_extension: str | None = ".txt",
+        encoding: str = "utf-8",
+    ):
+        super().__init__(root_dir, data_key, label_key, label_mapping, file_extension)
+        self.data_key, self.encoding = data_key, encoding
+
+    def __getitem__(self, index: int | str) -> Any:
+        found = super().__getitem__(index)
+        if isinstance(index, str):
+            return [self._text(path) for path in found] if index == self.data_key else found
+        return {**found, self.data_key: self._text(found[self.data_key])}
+
+    def _text(self, path: str) -> str:
+        try:
+            return Path(path).read_text(self.encoding)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is no readable text in {self.encoding} ({error}).") from error
+
+
 class SiameseDirDataset(LabeledDirDataset):
     """Pairs: each file as left element once an epoch, with one of its class (label 1) or of another (label 0).
 
@@ -82,6 +114,10 @@ class SiameseDirDataset(LabeledDirDataset):
         return (
             super().__getitem__(index) if isinstance(index, str) else self.sample(index, np.random.default_rng(index))
         )
+
+    def summary(self) -> DatasetSummary:
+        """Of pairs; `num_classes` counts the folders."""
+        return DatasetSummary(len(self), sample_summary(self[0]), len(self.mapping))
 
     def sample(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """A pair whose left element is row `index`."""

@@ -1,7 +1,11 @@
 """The data sets this repository reads, as training and test NumpyDatasets."""
 
+from typing import Any
+
 from dataloaders.cifar10 import Cifar10
+from dataloaders.cifar_variants import Cifair10, Cifair100, Cifar100
 from dataloaders.datasets.rows import NumpyDataset
+from dataloaders.digits import Digits
 from dataloaders.idx import FashionMnist, Mnist
 from dataloaders.source import ImageSource
 
@@ -14,17 +18,26 @@ def as_dataset(source: ImageSource, image_key: str = "x", label_key: str = "y") 
 
 
 class Loader:
-    """`load_data(root)` gives a data set's training and test parts."""
+    """`load_data(root_dir)` gives a data set's training and test parts."""
 
     def __init__(self, source, root: str):
         self.source, self.root = source, root
 
-    def load_data(self, root: str | None = None, image_key: str = "x", label_key: str = "y") -> Pair:
-        """Training and test data; UsageError where files are missing, with where to get them."""
-        train, test = (self.source(root or self.root, part) for part in ("train", "test"))
+    def load_data(
+        self, root_dir: str | None = None, image_key: str = "x", label_key: str = "y", **options: Any
+    ) -> Pair:
+        """Training and test data; UsageError where files are missing, with where to get them.
+
+        options: the source's own, such as label_mode="coarse" of cifar100.
+        """
+        train, test = (self.source(root_dir or self.root, part, **options) for part in ("train", "test"))
         return as_dataset(train, image_key, label_key), as_dataset(test, image_key, label_key)
 
 
 mnist = Loader(Mnist, "data/mnist")
 fashion_mnist = Loader(FashionMnist, "data/fashion_mnist")
 cifar10 = Loader(Cifar10, "data/cifar10")
+cifar100 = Loader(Cifar100, "data/cifar100")
+cifair10 = Loader(Cifair10, "data/cifair10")
+cifair100 = Loader(Cifair100, "data/cifair100")
+digits = Loader(lambda root, part: Digits("eval" if part == "test" else part), "")  # they travel with the repository

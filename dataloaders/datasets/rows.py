@@ -1,10 +1,12 @@
 """Data sets held as columns, with FastEstimator's `split`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dataloaders.datasets.summary import DatasetSummary, column_summary
 from dataloaders.source import digest
 from runtime.errors import UsageError
 
@@ -33,10 +35,17 @@ class RowsDataset:
         row = int(self.rows[index])
         return {key: value[row] for key, value in self.data.items()}
 
+    def __setitem__(self, key: str, column: Sequence[Any] | np.ndarray) -> None:
+        """Replaces or adds a column (n, ...) of this data set; parts that `split` made keep theirs."""
+        if len(column) != len(self):
+            raise UsageError(f"the column {key!r} has {len(column)} values; needed: {len(self)}, one a sample.")
+        self.data = {own: self[own] for own in self.data if own != key} | {key: column}
+        self.rows = np.arange(len(self))
+
     def split(self, *fractions: Fraction, seed: int | None = None, stratify: str | None = None) -> Any:
         """Moves rows out into new data sets: one for one fraction, else a list, and keeps the rest.
 
-        A float is a share of the present length, an int a count, a sequence the rows themselves. seed: None takes
+        A float is a share of the present length, rounded up, an int a count, a sequence the rows. seed: None takes
         evenly spaced rows. stratify: the column whose values keep their shares in each part (largest remainders).
         """
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
@@ -45,7 +54,7 @@ class RowsDataset:
             if isinstance(fraction, Sequence | np.ndarray | range):
                 chosen = [int(row) for row in fraction]
             else:
-                count = round(fraction * len(self)) if isinstance(fraction, float) else fraction
+                count = math.ceil(fraction * len(self)) if isinstance(fraction, float) else fraction
                 if not 0 < count <= len(free):
                     raise UsageError(f"split({fraction}) asks {count} rows; needed: 1 to {len(free)} that are left.")
                 chosen = self._chosen(free, count, stratify)
@@ -72,6 +81,12 @@ class RowsDataset:
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__, rows=rows)
         return part
+
+    def summary(self) -> DatasetSummary:
+        """Of all columns as they are held; `label_key` and `mapping`, where it has them, say what the classes are."""
+        mapping, key = getattr(self, "mapping", None), getattr(self, "label_key", None)
+        keys = {name: column_summary(RowsDataset.__getitem__(self, name)) for name in self.data}
+        return DatasetSummary(len(self), keys, None if mapping is None else len(set(mapping.values())), key, mapping)
 
     def fingerprint(self) -> str:
         """A short hash of rows and columns."""

@@ -3,6 +3,7 @@ import io
 import pickle
 import struct
 import tarfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,11 +171,11 @@ SPLIT["test_batch"] = TEST
 class OldPickler(pickle._Pickler):
     """Writes byte strings as Python 2 did, as the official files have them."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: dict = dict(pickle._Pickler.dispatch)
 
     def save_bytes(self, value):
-        self.write(b"T" + struct.pack("<i", len(value)) + value)
-        self.memoize(value)
+        self.write(b"T" + struct.pack("<i", len(value)) + value)  # pyright: ignore[reportAttributeAccessIssue]
+        self.memoize(value)  # pyright: ignore[reportAttributeAccessIssue]
 
     dispatch[bytes] = save_bytes
 
@@ -213,7 +214,8 @@ BINARY = {f"{name}.bin": binary_batch(*part) for name, part in SPLIT.items()}
 @pytest.mark.parametrize(("layout", "contents"), [("cifar-10-batches-py", PYTHON), ("cifar-10-batches-bin", BINARY)])
 def test_cifar10_official_files(tmp_path, layout, contents, archive):
     put_cifar(tmp_path, layout, archive, contents)
-    for part, (images, labels) in (("train", TRAIN), ("test", TEST)):
+    parts: dict[Any, Any] = {"train": TRAIN, "test": TEST}
+    for part, (images, labels) in parts.items():
         source = Cifar10(str(tmp_path), part)
         np.testing.assert_array_equal(pixels(source), images)
         np.testing.assert_array_equal(everything(source)["label"], labels)
@@ -243,7 +245,7 @@ def test_an_unpickled_file_runs_no_code(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "contents", "message"),
     [
-        ("cifar-10-batches-py", {"test_batch": PYTHON["test_batch"][:500]}, "is no CIFAR-10 batch"),
+        ("cifar-10-batches-py", {"test_batch": PYTHON["test_batch"][:500]}, "is no CIFAR batch"),
         ("cifar-10-batches-py", {"test_batch": pickle.dumps({b"data": 1, b"labels": [1]})}, r"holds \(\) for 1 labels"),
         (
             "cifar-10-batches-bin",
