@@ -229,8 +229,9 @@ class TrainStep:
 
         updates: with whether they move weights in this step. norms: of gradients, by loss, where they are known.
         """
-        held, moved, report = snapshot(self.state), {}, {}
-        current = snapshot(self.state["models"])
+        held, report = snapshot(self.state), {}
+        current = snapshot(self.state["models"])  # by and by with what updates make of it: some share a model
+        names = [self.network.name_of(update.model) for update in self.network.updates]
         fresh = {str(i): dict(arrays) for i, arrays in self.flat.items()}
         for update, due in updates.items():
             prefix = self.network.name_of(update.model)
@@ -247,10 +248,11 @@ class TrainStep:
                 new, said = update.apply(grads, parameters, self.state["step"], norm, due)
             for i, vector in own.items():
                 fresh[str(i)][PARAMETERS] = new.pop(vector.name)
-            moved |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
-            tail = "" if len(self.network.updates) == 1 else f"/{prefix}"
+            current |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
+            tail = f"/{prefix}" if len(names) > 1 else ""
+            tail += f"/{source}" if names.count(prefix) > 1 else ""
             report |= {f"{name}{tail}": value for name, value in said.items()}
-        write(self.state["models"], moved)
+        write(self.state["models"], current)
         moved = {path: new for path, new in snapshot(self.state).items() if new is not held[path]}
         write(self.state, guarded(window, moved, held))
         for i, vector in enumerate(self.vectors):
