@@ -14,18 +14,28 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from models.bilinear import Bilinear, Stacked, bilinear
+from models.convolution_products import correlated, flipped, overlapped
 
 Sizes = tuple[int, ...]
 
 
 class Geometry(NamedTuple):
-    """How windows lie on x, per dimension. swap: `overlap` as one convolution, for stride, dilation and groups of 1."""
+    """How windows lie on x, per dimension.
+
+    For stride, dilation and groups of 1: swap, `overlap` as one convolution; products, all forms as matrix products
+    where they are faster, for float32 on a CPU.
+    """
 
     stride: Sizes
     padding: Sizes
     dilation: Sizes
     groups: int = 1
     swap: bool = False
+    products: bool = False
+
+    def multiplies(self, a: mx.array, b: mx.array) -> bool:
+        """Whether a form of these arrays may be made of products."""
+        return self.products and a.dtype == b.dtype == mx.float32
 
 
 def plain(x: mx.array, w: mx.array, geometry: Geometry) -> mx.array:
@@ -43,7 +53,12 @@ def correlate(geometry: Geometry) -> Bilinear:
     def adjoint(x, w, y):
         return spread(geometry, tuple(x.shape[1:-1]))(y, w), overlap(geometry, tuple(w.shape[1:-1]))(x, y)
 
-    return bilinear(lambda x, w: plain(x, w, geometry), adjoint, stacked(correlate, geometry, (-1, 0, -1)))
+    def run(x, w):
+        padding = geometry.padding
+        found = correlated(x, w, padding, padding) if geometry.multiplies(x, w) else None
+        return plain(x, w, geometry) if found is None else found
+
+    return bilinear(run, adjoint, stacked(correlate, geometry, (-1, 0, -1)))
 
 
 @lru_cache(1024)
@@ -51,6 +66,10 @@ def spread(geometry: Geometry, extent: Sizes) -> Bilinear:
     """The transposed convolution f(y, w) -> x, where x has the sizes `extent`."""
 
     def run(y, w):
+        if geometry.multiplies(y, w):
+            padding = [k - 1 - p for k, p in zip(w.shape[1:-1], geometry.padding, strict=True)]
+            if (found := correlated(y, flipped(w), padding, padding)) is not None:
+                return found
         at = mx.zeros((y.shape[0], *extent, w.shape[-1] * geometry.groups), y.dtype)  # never computed
         return mx.vjp(lambda x: plain(x, w, geometry), [at], [y])[1][0]
 
@@ -68,6 +87,8 @@ def overlap(geometry: Geometry, kernel: Sizes) -> Bilinear:
     """
 
     def run(x, y):
+        if geometry.multiplies(x, y):
+            return overlapped(x, y, geometry.padding)
         if geometry.swap:
             # w[o, k, c] = sum over b and s of x[b, s + k, c] y[b, s, o]: the batch and the channels change places.
             swapped = mx.conv_general(mx.swapaxes(x, 0, -1), mx.swapaxes(y, 0, -1), padding=geometry.padding)
@@ -95,7 +116,7 @@ def stacked(form: Callable[[Geometry], Bilinear], geometry: Geometry, axes: tupl
         count = len(a if a_is else b)
         if axes[1] == 0 and not b_is:
             return mx.unflatten(form(geometry)(a.flatten(0, 1), b), 0, (count, -1))
-        many = form(geometry._replace(groups=count * geometry.groups, swap=False))
+        many = form(geometry._replace(groups=count * geometry.groups, swap=False, products=False))
         found = many(fold(a, a_is, count, axes[0]), fold(b, b_is, count, axes[1]))
         unfolded = mx.unflatten(found, axes[2], (count, -1))
         return unfolded if axes[2] == 0 else mx.moveaxis(unfolded, -2, 0)

@@ -8,12 +8,12 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from models import convolution
+from models import convolution, convolution_products
 from models.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from models.convolution_forms import Geometry, correlate, overlap, spread
 from runtime.errors import UsageError
 
-CASES = {  # extent, kernel, then the geometry: stride, padding, dilation, groups, swap
+CASES = {  # extent, kernel, then the geometry: stride, padding, dilation, groups, swap, products
     "2d": ((6, 5), (3, 3), ((1, 1), (1, 1), (1, 1), 1)),
     "2d swap": ((6, 5), (3, 3), ((1, 1), (1, 1), (1, 1), 1, True)),
     "2d swap, 1x1": ((6, 5), (1, 1), ((1, 1), (0, 0), (1, 1), 1, True)),
@@ -22,6 +22,12 @@ CASES = {  # extent, kernel, then the geometry: stride, padding, dilation, group
     "2d stride, even kernel": ((6, 7), (4, 2), ((2, 3), (1, 0), (1, 1), 1)),
     "2d groups": ((6, 5), (3, 3), ((2, 1), (1, 1), (1, 1), 2)),
     "2d dilation": ((7, 6), (3, 2), ((1, 2), (2, 0), (2, 3), 1)),
+    "2d products": ((6, 5), (3, 3), ((1, 1), (1, 1), (1, 1), 1, True, True)),
+    "2d products by offsets": ((6, 5), (3, 2), ((1, 1), (0, 1), (1, 1), 1, True, True)),
+    "2d products, wide padding": ((6, 5), (3, 2), ((1, 1), (2, 3), (1, 1), 1, True, True)),
+    "2d products, 1x1": ((6, 5), (1, 1), ((1, 1), (0, 0), (1, 1), 1, True, True)),
+    "1d products": ((9,), (4,), ((1,), (1,), (1,), 1, True, True)),
+    "3d products by offsets": ((4, 3, 2), (3, 2, 2), ((1, 1, 1), (1, 0, 1), (1, 1, 1), 1, True, True)),
     "1d groups": ((9,), (3,), ((2,), (1,), (1,), 2)),
     "1d swap": ((9,), (4,), ((1,), (1,), (1,), 1, True)),
     "3d": ((4, 2, 3), (3, 2, 2), ((1, 1, 2), (1, 0, 1), (1, 1, 1), 1)),
@@ -29,8 +35,19 @@ CASES = {  # extent, kernel, then the geometry: stride, padding, dilation, group
     "3d groups": ((4, 2, 3), (3, 2, 2), ((2, 1, 1), (1, 0, 1), (1, 1, 1), 2)),
 }
 EVERY = pytest.mark.parametrize("name", list(CASES))
-SOME = pytest.mark.parametrize("name", ["2d swap", "2d stride", "2d groups", "1d groups", "3d groups"])
+SOME = pytest.mark.parametrize(
+    "name", ["2d swap", "2d products", "2d products by offsets", "2d stride", "2d groups", "1d groups", "3d groups"]
+)
 KINDS = pytest.mark.parametrize("kind", ["correlate", "spread", "overlap"])
+
+
+@pytest.fixture(autouse=True)
+def _every_way_of_products(request, monkeypatch):
+    """At the small sizes here, products are taken where a case says so, and by offsets where it says that."""
+    name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
+    if "products" in name:
+        monkeypatch.setattr(convolution_products, "pays", lambda *given: True)
+        monkeypatch.setattr(convolution_products, "FEW", 0 if "offsets" in name else 10**6)
 
 
 def normal(*shape, seed=0):
@@ -51,9 +68,9 @@ def offsets(x, w, geometry):
 
 def convolved(x, w, geometry):
     """The convolution as a sum over the window, in float64."""
-    x, w, y = np.array(x, np.float64), np.array(w, np.float64), None
+    x, w, y = np.array(x, np.float64), np.array(w, np.float64), np.empty(0)
     for padded, view, weight, out, shape in offsets(x, w, geometry):
-        y = np.zeros(shape) if y is None else y
+        y = y if y.size else np.zeros(shape)
         y[out] += padded[view] @ w[weight].T
     return y
 
@@ -143,10 +160,12 @@ def test_nested_derivatives_against_finite_differences(name, kind):
         near = [function(b + k * step * db) for k in (-2, -1, 1, 2)]
         difference = (near[0] - 8 * near[1] + 8 * near[2] - near[3]) / (12 * step)
         slope = found if what == "jvp of grad" else (found * db).sum()
-        assert mx.abs(slope - difference).max().item() < 5e-3 * mx.abs(difference).max().item(), what
+        assert float(mx.abs(slope - difference).max()) < 5e-3 * float(mx.abs(difference).max()), what
 
 
-@pytest.mark.parametrize("name", ["2d swap", "2d stride", "2d groups", "1d groups"])
+@pytest.mark.parametrize(
+    "name", ["2d swap", "2d products", "2d products by offsets", "2d stride", "2d groups", "1d groups"]
+)
 @KINDS
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, -1)], ids=str)
 def test_vmap_and_its_derivatives_equal_a_loop(name, kind, axes):
@@ -189,7 +208,7 @@ def test_vmap_that_mlx_has_not_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["correlate", "spread"])
-@pytest.mark.parametrize("name", ["2d swap", "2d stride"])
+@pytest.mark.parametrize("name", ["2d swap", "2d products", "2d stride"])
 def test_compiled_checkpointed_and_bfloat16(name, kind):
     form, _, (a, b, da, db) = setup(name)[kind]
 
@@ -203,7 +222,7 @@ def test_compiled_checkpointed_and_bfloat16(name, kind):
     a, b, da, db = (v.astype(mx.bfloat16) for v in (a, b, da, db))
     low = nested(form, a, b, da, db)["grad of jvp"][0]
     assert low.dtype == form(a, b).dtype == mx.bfloat16
-    assert mx.abs(low.astype(mx.float32) - eager).max().item() < 0.05 * mx.abs(eager).max().item()
+    assert float(mx.abs(low.astype(mx.float32) - eager).max()) < 0.05 * float(mx.abs(eager).max())
 
 
 def convolutions(*arrays):
@@ -214,7 +233,8 @@ def convolutions(*arrays):
 
 
 @pytest.mark.parametrize("layer", [Conv2d(4, 4), ConvTranspose2d(4, 4, 2, stride=2)], ids=["plain", "transposed"])
-def test_value_and_jvp_cost_two_convolutions(layer):
+def test_value_and_jvp_cost_two_convolutions(layer, monkeypatch):
+    monkeypatch.setattr(convolution.Convolution, "weight_gradient", "convolution")
     x = normal(2, 6, 6, 4)
     mx.eval(x, layer.parameters())
     assert convolutions(*(v[0] for v in mx.jvp(layer, [x], [mx.ones_like(x)]))) == 2
@@ -241,14 +261,15 @@ def test_the_switch_chooses_how_the_weight_gradient_is_made(switch, extra, monke
 
 @pytest.mark.parametrize("ours, theirs, dims", [(Conv1d, nn.Conv1d, 1), (Conv2d, nn.Conv2d, 2), (Conv3d, nn.Conv3d, 3)])
 @pytest.mark.parametrize("stride, kernel", [(1, 3), (2, 3), (1, 1)])
-def test_layers_equal_mlx(ours, theirs, dims, stride, kernel):
+def test_layers_equal_mlx(ours, theirs, dims, stride, kernel, monkeypatch):
+    monkeypatch.setattr(convolution.Convolution, "weight_gradient", "convolution")  # bitwise
     layer, other = ours(4, 8, kernel=kernel, stride=stride), theirs(4, 8, kernel, stride=stride, padding=kernel // 2)
     layer.bias = mx.arange(8).astype(mx.float32)
     other.update({"weight": layer.weight, "bias": layer.bias})
     x = normal(2, *(6,) * dims, 4)
     assert mx.array_equal(layer(x), other(x)).item()
     assert (ours(4, 8, zero=True)(x) == 0).all().item()
-    assert 0.7 < mx.abs(layer.weight).max().item() * math.sqrt(4 * kernel**dims) <= 1
+    assert 0.7 < float(mx.abs(layer.weight).max()) * math.sqrt(4 * kernel**dims) <= 1
     other = theirs(4, 8, 3, padding=2, dilation=2, bias=False)
     layer = ours(4, 8, dilation=2, bias=False)  # keeps the size
     layer.weight = other.weight

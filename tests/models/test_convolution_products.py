@@ -1,0 +1,116 @@
+"""Convolutions as matrix products: where the layers take them, and the pieces against counting and NumPy."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from models import convolution, convolution_products
+from models.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose2d
+from models.convolution_products import correlated, flipped, offsets, overlapped, padded, pays
+
+
+def normal(*shape, seed=0):
+    return mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def close(found, wanted):
+    assert float(mx.abs(found - wanted).max()) < 3e-6 * float(mx.abs(wanted).max())
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """How often each of MLX's convolution and the products is called while tracing."""
+    counts = {"convolution": 0, "correlated": 0, "overlapped": 0}
+
+    def counted(name, call):
+        def run(*given, **options):
+            found = call(*given, **options)
+            counts[name] += found is not None
+            return found
+
+        return run
+
+    monkeypatch.setattr(mx, "conv_general", counted("convolution", mx.conv_general))
+    for name in ("correlated", "overlapped"):
+        monkeypatch.setattr(f"models.convolution_forms.{name}", counted(name, getattr(convolution_products, name)))
+    return counts
+
+
+@pytest.mark.parametrize("kind, theirs, dims", [(Conv1d, nn.Conv1d, 1), (Conv2d, nn.Conv2d, 2), (Conv3d, nn.Conv3d, 3)])
+@pytest.mark.parametrize("inputs, outputs, kernel", [(16, 8, 3), (1, 8, 3), (16, 16, 1)])
+def test_layers_and_gradients_equal_mlx_on_a_cpu(kind, theirs, dims, inputs, outputs, kernel, used):
+    layer = kind(inputs, outputs, kernel)
+    other = theirs(inputs, outputs, kernel, padding=kernel // 2)
+    other.update({"weight": layer.weight, "bias": layer.bias})
+    x, probe = normal(3, *(9,) * dims, inputs), normal(3, *(9,) * dims, outputs, seed=1)
+    close(layer(x), other(x))
+    assert (used["correlated"] > 0) == (inputs > 1)  # a single channel is MLX's
+    pairs = [nn.value_and_grad(m, lambda m, x: (m(x) * probe).sum())(m, x)[1]["weight"] for m in (layer, other)]
+    slopes = [mx.grad(lambda x, m=m: (m(x) * probe).sum())(x) for m in (layer, other)]
+    close(*pairs)
+    close(*slopes)
+    assert used["overlapped"] > 0
+
+
+def test_a_transposed_layer_takes_them_too(used):
+    layer, x = ConvTranspose2d(16, 4, 3, padding=1), normal(2, 8, 8, 16)
+    wanted = mx.conv_transpose2d(x, mx.swapaxes(layer.weight, 0, -1), padding=1)
+    close(layer(x), wanted)
+    assert used["correlated"] == 1
+
+
+@pytest.mark.parametrize(
+    "layer", [Conv2d(16, 8, stride=2), Conv2d(16, 8, groups=2), Conv2d(16, 8, dilation=2), Conv2d(16, 8)], ids=str
+)
+def test_strides_groups_dilation_and_half_precision_are_left_to_mlx(layer, used):
+    half = {*layer.stride, *layer.dilation, layer.groups} == {1}
+    layer.update({"weight": layer.weight.astype(mx.bfloat16 if half else mx.float32)})
+    x = normal(2, 8, 8, 16).astype(layer.weight.dtype)
+    nn.value_and_grad(layer, lambda: mx.square(layer(x)).sum())()
+    assert used["correlated"] == used["overlapped"] == 0 < used["convolution"]
+
+
+@pytest.mark.parametrize("choice", ["convolution", "unfold"])
+def test_the_switch_leaves_them_out(choice, used, monkeypatch):
+    monkeypatch.setattr(convolution.Convolution, "weight_gradient", choice)
+    layer, x = Conv2d(16, 8), normal(2, 8, 8, 16)
+    nn.value_and_grad(layer, lambda: mx.square(layer(x)).sum())()
+    assert used["correlated"] == used["overlapped"] == 0 < used["convolution"]
+
+
+def test_the_choice_follows_the_measured_sizes():
+    def faster(size, channels, outputs, more=2):
+        return pays(mx.zeros((outputs, 3, 3, channels)), (size + more,) * 2, (size + more - 2,) * 2)
+
+    assert faster(64, 32, 32) and faster(32, 64, 64) and faster(11, 64, 32, more=4)
+    assert not faster(26, 1, 32) and not faster(11, 32, 64) and not faster(8, 256, 256)
+    assert pays(mx.zeros((64, 1, 1, 3)), (8, 8), (8, 8))  # one place: a product without a copy
+
+
+def test_offsets_count_rows_of_the_grid():
+    grid = np.arange(5 * 4 * 6).reshape(5, 4, 6)
+    assert offsets((3, 2, 2), grid.shape) == grid[:3, :2, :2].flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    "before, after", [((1, 2), (0, 3)), ((-1, 2), (0, -2)), ((0, 0), (0, 0)), ((-1, -1), (-1, -1))]
+)
+@pytest.mark.parametrize("images", [0, 1])
+def test_padding_adds_zeros_and_cuts(before, after, images):
+    x = normal(2, 4, 5, 3)
+    wanted = np.pad(x, [(0, images), *((max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)), (0, 0)])
+    cut = [slice(max(-b, 0), n - max(-a, 0)) for b, a, n in zip(before, after, wanted.shape[1:], strict=False)]
+    found = padded(x, before, after, images)
+    assert np.array_equal(found, wanted[:, *cut])
+
+
+def test_results_are_contiguous_and_empty_places_do_not_leak():
+    x, w = normal(2, 5, 4, 16), normal(3, 3, 3, 16, seed=1)
+    y, alone = (correlated(images, w, (1, 1), (1, 1)) for images in (x, x[:1]))
+    assert y is not None and alone is not None
+    # the first image does not see the second, though its last windows' rows reach into it
+    assert mx.array_equal(y[:1], alone).item()
+    gradient = overlapped(x, mx.concatenate([y[:1], mx.zeros_like(y[1:])]), (1, 1))
+    assert mx.allclose(gradient, overlapped(x[:1], y[:1], (1, 1)), rtol=1e-5, atol=1e-4).item()
+    assert np.asarray(y).flags.c_contiguous and np.asarray(flipped(w)).flags.c_contiguous
