@@ -25,8 +25,8 @@ class Context:
     """What an op may know beside its data.
 
     mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
-    arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients; `changed` is what it
-    was given in the place of watched keys.
+    arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients; there `changed` is the
+    data it was given, for watched keys, and `until` that key.
     wrap(model): the model as an op must call it (casts to the run's precision). phase: what the op's own `phase` said
     of this training step; None outside training. phases: the same for every op of the network. ds_id: the data set's
     name where a mode has several, else "".
@@ -42,6 +42,7 @@ class Context:
     phases: tuple[Hashable, ...] | None = None
     ds_id: str = ""
     changed: Batch = field(default_factory=dict)
+    until: str | None = None
 
 
 def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -89,6 +90,10 @@ class Op:
     def phase(self, step: int) -> Hashable:
         """What of training step `step` changes the graph; the step is compiled once for each value (None: never)."""
         return None
+
+    def resolved(self, phase: Hashable) -> tuple["Op | None", Hashable]:
+        """The op that runs in a phase, and its own phase: itself, but for an op that stands for others."""
+        return self, phase
 
     def __call__(self, data: Batch, ctx: Context) -> Batch:
         """What it adds to the data; a key given as None is taken out of it."""

@@ -4,7 +4,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from runtime.errors import UsageError
-from runtime.op import Batch, Op
+from runtime.nested import Nested
+from runtime.op import Op
 
 
 class Scheduler:
@@ -57,7 +58,7 @@ class RepeatScheduler(Scheduler):
         return (epoch - 1) % len(self.values)
 
 
-class ScheduledOp(Op):
+class ScheduledOp(Nested):
     """An op that is another one in other epochs, or none: what a network makes of a Scheduler among its ops.
 
     The step is compiled once for every value that comes up. In evaluation it is what it was in the last training step.
@@ -66,32 +67,16 @@ class ScheduledOp(Op):
     steps_per_epoch = 1  # set by who counts epochs
 
     def __init__(self, scheduler: Scheduler):
-        super().__init__()
-        self.scheduler, self.place, self.inner = scheduler, scheduler.index(1), None
-        for i, op in enumerate(scheduler.values):
-            if op is None:
-                continue
-            if not isinstance(op, Op):
-                raise UsageError(f"a network's scheduler needs ops or None, got {type(op).__name__}.")
-            self.state[str(i)] = op.state
-            self.models |= {name if self.models.get(name, m) is m else f"{name}{i}": m for name, m in op.models.items()}
-            for name in ("metrics", "losses", "carry"):
-                setattr(self, name, tuple(dict.fromkeys([*getattr(self, name), *getattr(op, name)])))
+        super().__init__(scheduler.values)
+        self.scheduler, self.place = scheduler, scheduler.index(1)
 
     def phase(self, step: int) -> Hashable:
         """Which op a training step has, and that op's own phase."""
         self.place = self.scheduler.index(step // self.steps_per_epoch + 1)
-        op = self.chosen()
-        self.inner = None if op is None else op.phase(step)
-        return self.place, self.inner
+        op = None if self.place is None else self.ops[self.place]
+        return self.place, None if op is None else op.phase(step)
 
-    def chosen(self) -> Op | None:
-        """The op of the last training step that `phase` was asked about; that of epoch 1 before any."""
-        return None if self.place is None else self.scheduler.values[self.place]
-
-    def initial_carry(self, batch: Batch) -> Batch:
-        """The carry of every op before the first step."""
-        carry: Batch = {}
-        for op in self.scheduler.values:
-            carry |= {} if op is None else op.initial_carry(batch)
-        return carry
+    def resolved(self, phase: Any) -> tuple[Op | None, Hashable]:
+        """The op of a phase; without one that of the last training step `phase` was asked about, or of epoch 1."""
+        place, inner = (self.place, None) if phase is None else phase
+        return None if place is None else self.ops[place], inner

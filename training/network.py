@@ -9,7 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from runtime.errors import UsageError
-from runtime.op import Batch, Context, Op, active
+from runtime.nested import Nested, passed
+from runtime.op import Batch, Context, Op
 from runtime.scheduler import ScheduledOp, Scheduler
 from runtime.slots import snapshot, write
 from training.update import UpdateOp
@@ -24,8 +25,12 @@ class Network:
     def __init__(self, ops: Sequence[Op | Scheduler]):
         self.ops = [ScheduledOp(op) if isinstance(op, Scheduler) else op for op in ops]
         self.updates = [op for op in self.ops if isinstance(op, UpdateOp)]
-        if any(isinstance(v, UpdateOp) for op in self.ops if isinstance(op, ScheduledOp) for v in op.scheduler.values):
-            raise UsageError("an UpdateOp can't be scheduled; needed: the UpdateOp itself, with a scheduled rate.")
+        for op in self.ops:
+            if isinstance(op, Nested) and any(isinstance(inner, UpdateOp) for inner in op.every()):
+                raise UsageError(
+                    f"an UpdateOp can't stand inside of {type(op).__name__}; needed: the UpdateOp itself among the "
+                    "network's ops (its rate may be scheduled)."
+                )
         last = max((i for i, op in enumerate(self.ops) if isinstance(op, UpdateOp)), default=len(self.ops))
         self.before = [op for op in self.ops[:last] if not isinstance(op, UpdateOp)]
         self.after = self.ops[last + 1 :]
@@ -79,32 +84,16 @@ class Network:
         for model in self.models.values():
             model.train(ctx.mode == "train")
         ops = self.before if ops is None else ops
-        keys = mx.random.split(ctx.key, max(len(ops), 1))
-        given = data = dict(data)
-        for own, key in zip(ops, keys, strict=False):
-            op, phase = own, None if ctx.phases is None else ctx.phases[self.ops.index(own)]
-            if isinstance(own, ScheduledOp):
-                op, phase = own.chosen(), own.inner if ctx.phases is not None else None
-            if op is None or not (active(op.mode, ctx.mode) and active(op.ds_id, ctx.ds_id)):
-                continue
-            missing = [name for name in op.inputs if name not in data]
-            if missing:
-                lacks, has = ", ".join(missing), ", ".join(sorted(data))
-                raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
-            run = self._runner(given, ctx)
-            data = {**data, **op(data, replace(ctx, key=key, run=run, phase=phase))}
-            data = {name: value for name, value in data.items() if value is not None}
-            if until is not None and until in data:
-                break
-        return data
+        phases = None if ctx.phases is None else [ctx.phases[self.ops.index(op)] for op in ops]
+        return passed(ops, dict(data), replace(ctx, run=self._runner(data, ctx), until=until), phases)
 
     def _runner(self, given: Batch, ctx: Context) -> Callable[[Batch, str], Batch]:
         states = {"models": self.models, "ops": {str(i): op.state for i, op in enumerate(self.ops)}}
 
         def run(changed: Batch, until: str) -> Batch:
-            held = snapshot(states)
+            held, inside = snapshot(states), replace(ctx, changed={**ctx.changed, **changed})
             try:
-                return self.forward({**given, **changed}, replace(ctx, changed=changed), until=until)
+                return self.forward({**given, **changed}, inside, until=until)
             finally:  # what a second run makes of layer statistics and op states is thrown away
                 write(states, held)
 

@@ -79,7 +79,7 @@ def test_ops_in_turn_go_on_after_a_resume():
 
 
 def test_what_can_not_be_scheduled_is_refused():
-    with pytest.raises(UsageError, match="UpdateOp can't be scheduled"):
+    with pytest.raises(UsageError, match="UpdateOp can't stand inside of ScheduledOp"):
         Network([RepeatScheduler([UpdateOp(mlp(), optimizer=Adam), None])])
-    with pytest.raises(UsageError, match="needs ops or None, got str"):
+    with pytest.raises(UsageError, match="ScheduledOp needs ops, got str"):
         Network([RepeatScheduler(["a", "b"])])

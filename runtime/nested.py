@@ -1,0 +1,72 @@
+"""Ops in order, and ops made of others."""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+
+import mlx.core as mx
+
+from runtime.errors import UsageError
+from runtime.op import Batch, Context, Op, active
+
+
+def passed(ops: Sequence[Op], data: Batch, ctx: Context, phases: Sequence[Hashable] | None) -> Batch:
+    """The data after the ops that are active in `ctx.mode`, each with a key of its own, up to the key `ctx.until`.
+
+    phases: the ops' own, None outside training. Raises UsageError when an op misses a key.
+    """
+    keys = mx.random.split(ctx.key, max(len(ops), 1))
+    for i, own in enumerate(ops):
+        op, phase = own.resolved(None if phases is None else phases[i])
+        if op is None or not (active(op.mode, ctx.mode) and active(op.ds_id, ctx.ds_id)):
+            continue
+        if missing := [name for name in op.inputs if name not in data]:
+            lacks, has = ", ".join(missing), ", ".join(sorted(data))
+            raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
+        data = {**data, **op(data, replace(ctx, key=keys[i], phase=phase))}
+        data = {name: value for name, value in data.items() if value is not None}
+        if ctx.until is not None and ctx.until in data:
+            break
+    return data
+
+
+class Nested(Op):
+    """An op made of others: their models, state, losses, metrics, carry and phases are its own.
+
+    ops: None stands for none. UsageError for anything that is no op. A subclass sets inputs, outputs, mode and ds_id.
+    """
+
+    def __init__(self, ops: Sequence[Op | None]):
+        super().__init__()
+        self.ops = tuple(ops)
+        for i, op in enumerate(self.ops):
+            if op is None:
+                continue
+            if not isinstance(op, Op):
+                raise UsageError(f"{type(self).__name__} needs ops, got {type(op).__name__}.")
+            self.state[str(i)] = op.state
+            self.models |= {name if self.models.get(name, m) is m else f"{name}{i}": m for name, m in op.models.items()}
+            for name in ("metrics", "losses", "carry"):
+                setattr(self, name, tuple(dict.fromkeys([*getattr(self, name), *getattr(op, name)])))
+
+    def every(self) -> Iterator[Op]:
+        """The ops inside, those inside of them included."""
+        for op in self.ops:
+            if op is not None:
+                yield op
+            if isinstance(op, Nested):
+                yield from op.every()
+
+    def phase(self, step: int) -> Hashable:
+        """Those of its ops."""
+        return tuple(None if op is None else op.phase(step) for op in self.ops)
+
+    def phases(self, ctx: Context) -> tuple[Hashable, ...] | None:
+        """The phases of its ops where `ctx` is its own context; None outside training."""
+        return ctx.phase if isinstance(ctx.phase, tuple) else None
+
+    def initial_carry(self, batch: Batch) -> Batch:
+        """The carry of every op before the first step."""
+        carry: Batch = {}
+        for op in self.ops:
+            carry |= {} if op is None else op.initial_carry(batch)
+        return carry
