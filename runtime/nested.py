@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 
@@ -10,7 +11,7 @@ from runtime.op import Batch, Context, Op, active
 
 
 def passed(ops: Sequence[Op], data: Batch, ctx: Context, phases: Sequence[Hashable] | None) -> Batch:
-    """The data after the ops that are active in `ctx.mode`, each with a key of its own, up to the key `ctx.until`.
+    """The data after the ops that are active in `ctx.mode`, each with a key of its own; a second run ends at its op.
 
     phases: the ops' own, None outside training. Raises UsageError when an op misses a key.
     """
@@ -19,14 +20,23 @@ def passed(ops: Sequence[Op], data: Batch, ctx: Context, phases: Sequence[Hashab
         op, phase = own.resolved(None if phases is None else phases[i])
         if op is None or not (active(op.mode, ctx.mode) and active(op.ds_id, ctx.ds_id)):
             continue
+        if ctx.halt is not None and op is ctx.halt.op:
+            ctx.halt.reached = True
+            return data
         if missing := [name for name in op.inputs if name not in data]:
             lacks, has = ", ".join(missing), ", ".join(sorted(data))
             raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
         data = {**data, **op(data, replace(ctx, key=keys[i], phase=phase))}
         data = {name: value for name, value in data.items() if value is not None}
-        if ctx.until is not None and ctx.until in data:
-            break
+        if ctx.halted:
+            return data
     return data
+
+
+def changes(before: Batch, after: Batch) -> dict[str, Any]:
+    """What must be added to `before` to make it `after`; None for keys that are gone."""
+    gone = dict.fromkeys(name for name in before if name not in after)
+    return {**gone, **{name: value for name, value in after.items() if before.get(name) is not value}}
 
 
 class Nested(Op):

@@ -21,12 +21,20 @@ AverageField = Callable[[mx.array, mx.array, mx.array], mx.array]  # (x, r, t) -
 
 
 @dataclass
+class Halt:
+    """Where a second run of the graph ends: at `op`, which isn't run again; reached: whether it has come there."""
+
+    op: "Op"
+    reached: bool = False
+
+
+@dataclass
 class Context:
     """What an op may know beside its data.
 
     mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
-    arrays. run(data, until) re-runs the graph from its inputs up to a key, for input gradients; there `changed` is the
-    data it was given, for watched keys, and `until` that key.
+    arrays. run(data, op) re-runs the graph from its inputs, some of them changed, up to the op, for input gradients; in
+    there `changed` are those data, for watched keys, and `halt` says where it ends.
     wrap(model): the model as an op must call it (casts to the run's precision). phase: what the op's own `phase` said
     of this training step; None outside training. phases: the same for every op of the network. ds_id: the data set's
     name where a mode has several, else "".
@@ -36,13 +44,18 @@ class Context:
     key: mx.array
     step: mx.array
     epoch: mx.array
-    run: Callable[[Batch, str], Batch] | None = None
+    run: "Callable[[Batch, Op], Batch] | None" = None
     wrap: Callable[[nn.Module], Any] = lambda model: model
     phase: Hashable = None
     phases: tuple[Hashable, ...] | None = None
     ds_id: str = ""
     changed: Batch = field(default_factory=dict)
-    until: str | None = None
+    halt: Halt | None = None
+
+    @property
+    def halted(self) -> bool:
+        """Whether this is a second run that has come to its end."""
+        return self.halt is not None and self.halt.reached
 
 
 def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from runtime.errors import UsageError
 from runtime.nested import Nested, passed
-from runtime.op import Batch, Context, Op
+from runtime.op import Batch, Context, Halt, Op
 from runtime.scheduler import ScheduledOp, Scheduler
 from runtime.slots import snapshot, write
 from training.update import UpdateOp
@@ -76,24 +76,25 @@ class Network:
         """What every op's `phase` says of a training step."""
         return tuple(op.phase(step) for op in self.ops)
 
-    def forward(self, data: Batch, ctx: Context, ops: Sequence[Op] | None = None, until: str | None = None) -> Batch:
+    def forward(self, data: Batch, ctx: Context, ops: Sequence[Op] | None = None) -> Batch:
         """The data dictionary after the ops that are active in `ctx.mode` (by default those before the updates).
 
-        until: stop as soon as this key exists. Raises UsageError when an op misses a key.
+        Raises UsageError when an op misses a key.
         """
         for model in self.models.values():
             model.train(ctx.mode == "train")
         ops = self.before if ops is None else ops
         phases = None if ctx.phases is None else [ctx.phases[self.ops.index(op)] for op in ops]
-        return passed(ops, dict(data), replace(ctx, run=self._runner(data, ctx), until=until), phases)
+        return passed(ops, dict(data), replace(ctx, run=self._runner(data, ctx, ops)), phases)
 
-    def _runner(self, given: Batch, ctx: Context) -> Callable[[Batch, str], Batch]:
+    def _runner(self, given: Batch, ctx: Context, ops: Sequence[Op]) -> Callable[[Batch, Op], Batch]:
         states = {"models": self.models, "ops": {str(i): op.state for i, op in enumerate(self.ops)}}
+        ops = [*self.before, *self.after] if ops is self.after else ops
 
-        def run(changed: Batch, until: str) -> Batch:
-            held, inside = snapshot(states), replace(ctx, changed={**ctx.changed, **changed})
+        def run(changed: Batch, op: Op) -> Batch:
+            held, inside = snapshot(states), replace(ctx, changed={**ctx.changed, **changed}, halt=Halt(op))
             try:
-                return self.forward({**given, **changed}, inside, until=until)
+                return self.forward({**given, **changed}, inside, ops)
             finally:  # what a second run makes of layer statistics and op states is thrown away
                 write(states, held)
 

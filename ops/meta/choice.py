@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from ops.meta.fuse import named
 from runtime.errors import UsageError
-from runtime.nested import Nested
+from runtime.nested import Nested, changes, passed
 from runtime.op import Batch, Context, Op
 from runtime.slots import snapshot, write
 
@@ -24,28 +24,29 @@ class Choice(Nested):
     """What the ops of this file share."""
 
     def tried(self, i: int, data: Batch, ctx: Context, key: mx.array, now: mx.array | None = None) -> Batch:
-        """What op i gives; what it changes in models and states stays only where `now` (0-d, bool) is true."""
+        """The data after op i; what it changes in models and states stays only where `now` (0-d, bool) is true."""
         op, phases = self.ops[i], self.phases(ctx)
-        assert op is not None
+        assert op is not None  # Nested allows for None, these ops don't
         kept = {"models": self.models, "state": self.state}
         held = snapshot(kept)
-        found = op(data, replace(ctx, key=key, phase=None if phases is None else phases[i]))
-        if gone := [name for name, value in found.items() if value is None]:
+        after = passed([op], data, replace(ctx, key=key), phases and phases[i : i + 1])
+        if gone := [name for name in data if name not in after]:
             raise UsageError(f"{type(self).__name__} can't take out {', '.join(gone)}: a graph's keys don't vary.")
         if now is not None:
             moved = {path: new for path, new in snapshot(kept).items() if new is not held[path]}
             write(kept, {path: mx.where(now, new, held[path]) for path, new in moved.items()})
-        return found
+        return after
 
     def selected(self, now: mx.array, new: Batch, old: Batch) -> Batch:
-        """`new` where `now` is true, else what `old` holds under the same names; UsageError for other shapes."""
-        for name, value in new.items():
-            if name not in old or value.shape != old[name].shape:
-                has = f"shape {old[name].shape}" if name in old else "none"
-                raise UsageError(
-                    f"{type(self).__name__} needs {name!r} of one shape in every case, got {value.shape} and {has}."
-                )
-        return {name: mx.where(now, value, old[name]) for name, value in new.items()}
+        """The data `new` where `now` is true, else `old`; UsageError where their keys or shapes differ."""
+        both = dict(old)
+        for name in dict.fromkeys([*new, *old]):
+            if (value := new.get(name)) is not (other := old.get(name)):
+                if value is None or other is None or value.shape != other.shape:
+                    has = " and ".join("none" if v is None else str(v.shape) for v in (value, other))
+                    raise UsageError(f"{type(self).__name__} needs {name!r} of one shape in every case, got {has}.")
+                both[name] = mx.where(now, value, other)
+        return both
 
 
 class Sometimes(Choice):
@@ -65,7 +66,8 @@ class Sometimes(Choice):
         """The op's outputs, or what was there."""
         chance, key = mx.random.split(ctx.key)
         now = mx.random.uniform(key=chance) < self.prob
-        return self.selected(now, self.tried(0, data, ctx, key, now), data)
+        after = self.tried(0, data, ctx, key, now)
+        return changes(data, after if ctx.halted else self.selected(now, after, data))
 
 
 class OneOf(Choice):
@@ -89,12 +91,14 @@ class OneOf(Choice):
     def forward(self, data: Batch, ctx: Context) -> Batch:
         """The chosen op's outputs."""
         draw, key = mx.random.split(ctx.key)
-        drawn, found = mx.random.categorical(mx.log(mx.array(self.probs)), key=draw), {}
+        drawn, chosen = mx.random.categorical(mx.log(mx.array(self.probs)), key=draw), data
         for i, own in enumerate(mx.random.split(key, len(self.ops))):
             now = drawn == i
-            given = self.tried(i, data, ctx, own, now)
-            found = self.selected(now, given, found) if i else given
-        return found
+            after = self.tried(i, data, ctx, own, now)
+            chosen = self.selected(now, after, chosen) if i and not ctx.halted else after
+            if ctx.halted:
+                break
+        return changes(data, chosen)
 
 
 class Repeat(Choice):
@@ -119,17 +123,17 @@ class Repeat(Choice):
 
     def forward(self, data: Batch, ctx: Context) -> Batch:
         """What the last pass left."""
-        going, found = mx.array(True), {}
+        now = data
         for i, key in enumerate(mx.random.split(ctx.key, self.count)):
-            now = {**data, **found}
             if i == 0 or self.condition is None:
-                found |= self.tried(0, now, ctx, key)
-            else:
-                going = going & truth(self.condition(*(now[name] for name in self.names)))
-                found |= self.selected(going, self.tried(0, now, ctx, key, going), now)
-            if ctx.until in found:
+                now = self.tried(0, now, ctx, key)
+            else:  # once false it stays false, since the data stay as they are
+                going = truth(self.condition(*(now[name] for name in self.names)))
+                after = self.tried(0, now, ctx, key, going)
+                now = after if ctx.halted else self.selected(going, after, now)
+            if ctx.halted:
                 break
-        return found
+        return changes(data, now)
 
 
 def truth(value: Any) -> mx.array:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ops.tensor.shapes import Delete
 from runtime.errors import UsageError
-from runtime.nested import Nested, passed
+from runtime.nested import Nested, changes, passed
 from runtime.op import Batch, Context, Op, as_tuple
 
 
@@ -33,9 +33,8 @@ class Fuse(Nested):
 
     def forward(self, data: Batch, ctx: Context) -> Any:
         """What the ops write; None for a key that one of them takes out."""
-        after = passed([op for op in self.ops if op is not None], data, ctx, self.phases(ctx))
-        changed = {name: value for name, value in after.items() if data.get(name) is not value}
-        return {**dict.fromkeys(name for name in data if name not in after), **changed}
+        ops = [op for op in self.ops if op is not None]
+        return changes(data, passed(ops, data, ctx, self.phases(ctx)))
 
 
 def named(names: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Context, TensorOp, as_tuple
+from runtime.op import Context, Op, TensorOp, as_tuple
 
 Names = str | Sequence[str] | None
 
@@ -24,8 +24,8 @@ class Watch(TensorOp):
         return [state.changed.get(name, x) for name, x in zip(self.inputs, data, strict=True)]
 
 
-def gradient(source: mx.array, name: str, final: str, state: Context) -> mx.array:
-    """d sum(final) / d name, of name's shape, by running the graph again from a new value of `name`.
+def gradient(op: Op, source: mx.array, name: str, final: str, state: Context) -> mx.array:
+    """d sum(final) / d name, of name's shape, where `op` stands: the graph runs again up to it from a new `name`.
 
     Random numbers (dropout) are those of the first run. No gradient passes through the result. UsageError where an op
     writes `name` and no Watch stands behind it.
@@ -35,7 +35,7 @@ def gradient(source: mx.array, name: str, final: str, state: Context) -> mx.arra
     run = state.run
 
     def total(x: mx.array) -> mx.array:
-        found = run({name: x}, final)
+        found = run({name: x}, op)
         if found.get(name) is not x:
             raise UsageError(
                 f"{final} can't be differentiated by {name}, which an op writes; put Watch({name!r}) after it."
@@ -59,7 +59,7 @@ class GradientOp(TensorOp):
     def forward(self, data: list[mx.array], state: Context) -> list[mx.array]:
         """Each of its input's shape."""
         pairs = zip(data, self.sources, self.finals, strict=False)
-        return [gradient(source, name, final, state) for source, name, final in pairs]
+        return [gradient(self, source, name, final, state) for source, name, final in pairs]
 
 
 class FGSM(TensorOp):
@@ -77,6 +77,6 @@ class FGSM(TensorOp):
     def forward(self, data: list[mx.array], state: Context) -> mx.array:
         """Of the data's shape."""
         x, (name, loss) = data[0], self.inputs
-        moved = x + self.epsilon * mx.sign(gradient(x, name, loss, state))
+        moved = x + self.epsilon * mx.sign(gradient(self, x, name, loss, state))
         low = x.min() if self.low is None else self.low
         return mx.clip(moved, low, x.max() if self.high is None else self.high)

@@ -8,6 +8,7 @@ import pytest
 from ops.losses.regression import MeanSquaredError
 from ops.model_op import ModelOp
 from ops.tensor.gradient import FGSM, GradientOp, Watch
+from ops.tensor.shapes import LambdaOp
 from ops.tensor.values import Normalize
 from runtime.errors import UsageError
 from runtime.op import Context
@@ -81,3 +82,19 @@ def test_watched_keys_have_gradients_though_ops_write_them():
 def test_a_key_that_an_op_writes_unwatched_is_refused():
     with pytest.raises(UsageError, match="by x, which an op writes; put Watch"):
         Network(watched(mlp(), False)).forward(batches(1)[0], Context("eval", KEY, ZERO, ZERO))
+
+
+def test_the_loss_is_what_its_key_holds_where_the_gradient_is_taken():
+    model, batch = mlp(), batches(1)[0]
+    ops = [*network(model)[:2], LambdaOp(lambda loss: 3 * loss, "l", "l"), GradientOp("l", "g", "x")]
+    out = Network(ops).forward(batch, Context("eval", KEY, ZERO, ZERO))
+    np.testing.assert_allclose(out["g"], 3 * by_hand(model, batch["x"], batch["y"]), rtol=1e-5)
+
+
+def test_behind_the_updates_the_whole_graph_runs_again():
+    model, batch = mlp(), batches(1)[0]
+    wanted = by_hand(model, batch["x"], batch["y"])
+    first, second = network(model)[:2], [LambdaOp(lambda loss: 3 * loss, "l", "l"), GradientOp("l", "g", "x")]
+    step = TrainStep(Network([*first, UpdateOp(model, "l", Adam, learning_rate=1e-2), *second]))
+    step.start(batch)
+    np.testing.assert_allclose(step(batch, KEY, fetch=["g"])["g"], 3 * wanted, rtol=1e-5, atol=1e-7)

@@ -1,5 +1,7 @@
 """Fuse, Sometimes, OneOf and Repeat: what they compute, train, keep and refuse."""
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -25,8 +27,8 @@ def context(seed=0, mode="train", **options):
     return Context(mode, mx.random.key(seed), ZERO, ZERO, **options)
 
 
-def forward(ops, data, seed=0, mode="train", **options):
-    return Network(ops).forward(data, context(seed, mode), **options)
+def forward(ops, data, seed=0, mode="train"):
+    return Network(ops).forward(data, context(seed, mode))
 
 
 def add(amount, **options):
@@ -125,6 +127,9 @@ def test_sometimes_comes_as_often_as_asked():
 def test_one_of_comes_as_often_as_asked():
     found = outcomes(OneOf(add(1.0), add(2.0), add(4.0), probs=[0.2, 0.0, 0.8]))
     assert set(found) == {1, 4} and abs((found == 1).mean() - 0.2) < 0.06
+    same = LambdaOp(lambda z: z, "z", "z")
+    for pair in ((same, add(1.0)), (add(1.0), same)):  # an op may hand on the array that it got
+        assert abs(outcomes(OneOf(*pair)).mean() - 0.5) < 0.08
     equal = outcomes(OneOf(add(1.0), add(2.0)))
     assert abs((equal == 1).mean() - 0.5) < 0.08
 
@@ -200,17 +205,40 @@ def test_every_pass_of_repeat_has_a_key_of_its_own():
         def forward(self, data, ctx):
             return {"z": mx.concatenate([data["z"], mx.random.uniform(shape=(1,), key=ctx.key)])}
 
-    assert len(set(forward([Repeat(Noise("z", "z"), 6)], {"z": mx.zeros(0)})["z"].tolist())) == 6
+    drawn = forward([Repeat(Noise("z", "z"), 6)], {"z": mx.zeros(0)})["z"]
+    assert len(np.unique(np.array(drawn))) == 6
 
 
-def attack(model):
+def attack(model, sign=1.0):
     return Fuse(
         [
             ModelOp(model, "x", "p"),
             MeanSquaredError(("p", "y"), "l", mode=None),
-            FGSM("x", "l", "x", 0.1, clip_low=-9, clip_high=9),
+            FGSM("x", "l", "x", 0.1 * sign, clip_low=-9, clip_high=9),
         ]
     )
+
+
+def test_a_gradient_inside_of_a_choice_is_that_of_its_own_branch():
+    model, batch = mlp(), batches(1)[0]
+    wanted = {
+        sign: np.array(
+            batch["x"] + sign * 0.1 * mx.sign(mx.grad(lambda x: (model(x) - batch["y"]).square().mean())(batch["x"]))
+        )
+        for sign in (1, -1)
+    }
+    metas = [
+        OneOf(attack(model), attack(model, -1.0)),
+        Fuse([ModelOp(model, "x", "p"), Sometimes(attack(model))]),
+    ]
+    seen = set()
+    for seed in range(6):
+        for i, meta in enumerate(metas):
+            data = {"l": mx.array(0.0), "p": batch["y"], **batch}
+            x = np.array(forward([meta], data, seed)["x"])
+            named = {"up": wanted[1], "down": wanted[-1], "no": np.array(batch["x"])}
+            seen |= {(i, name) for name, value in named.items() if np.allclose(x, value, rtol=1e-5)}
+    assert seen == {(0, "up"), (0, "down"), (1, "up"), (1, "no")}
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -226,12 +254,13 @@ def test_a_repeated_attack_takes_each_gradient_where_the_last_step_led(compiled)
 
 
 def test_what_a_graph_cannot_do_is_refused():
+    wrong: Any = "flip"
     made = {"z": mx.zeros((2, 3))}
     for run, message in (
         (lambda: Fuse([add(1, mode="train"), add(1)]), "one mode and ds_id, got"),
         (lambda: Fuse([]), "one mode and ds_id, got no ops"),
-        (lambda: Fuse([add]), "Fuse needs ops, got function"),
-        (lambda: Sometimes("flip"), "Sometimes needs ops, got str"),
+        (lambda: Fuse([wrong]), "Fuse needs ops, got str"),
+        (lambda: Sometimes(wrong), "Sometimes needs ops, got str"),
         (lambda: Sometimes(add(1), 1.5), "prob must lie in 0..1, got 1.5"),
         (lambda: OneOf(add(1), LambdaOp(abs, "z", "w")), "same inputs, outputs and modes, got 2 kinds"),
         (lambda: OneOf(add(1), add(2), probs=[0.5, 0.6]), r"2 probabilities with sum 1, got \[0.5, 0.6\]"),
@@ -240,8 +269,8 @@ def test_what_a_graph_cannot_do_is_refused():
         (lambda: Repeat(add(1), 2, max_iter=3), "got repeat=2 and max_iter=3"),
         (lambda: forward([Repeat(add(1), lambda z: z < 3, 4)], made), r"one truth value, got shape \(2, 3\)"),
         (lambda: forward([Sometimes(LambdaOp(abs, "z", "w"))], made), "Sometimes misses w in mode train"),
-        (lambda: forward([Sometimes(Permute("z", "z", (1, 0)))], made), r"got \(3, 2\) and shape \(2, 3\)"),
-        (lambda: forward([OneOf(add(1), Reshape("z", "z", (6,)))], made), r"got \(6,\) and shape \(2, 3\)"),
+        (lambda: forward([Sometimes(Permute("z", "z", (1, 0)))], made), r"got \(3, 2\) and \(2, 3\)"),
+        (lambda: forward([OneOf(add(1), Reshape("z", "z", (6,)))], made), r"got \(6,\) and \(2, 3\)"),
         (lambda: forward([Sometimes(Delete("z"))], made), "can't take out z"),
         (lambda: Network([Fuse([Fuse([UpdateOp(mlp(), "l", Adam)])])]), "an UpdateOp can't stand inside of Fuse"),
     ):
