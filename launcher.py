@@ -55,7 +55,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, 
     estimator.traces.extend(traces)
     try:
         resumed = _restore(experiment, workspace)
-        facts = {"parameters": count_parameters(experiment.model), "data": experiment.pipeline.fingerprint()}
+        facts = {"parameters": _parameters(experiment), "data": experiment.pipeline.fingerprint()}
         workspace.tracker.config |= facts
         workspace.tracker.start(resumed)
         workspace.say(_introduction(experiment))
@@ -97,12 +97,17 @@ def _restore(experiment: Experiment, workspace: Workspace) -> dict | None:
 def _introduction(experiment: Experiment) -> str:
     e, config, data = experiment.estimator, experiment.config, experiment.pipeline
     total = "until max_time" if e.total_steps is None else f"{e.total_steps:,} steps"
+    models = ", ".join(type(model).__name__ for model in experiment.learner.models.values())
     return (
-        f"{config.run_name}: {type(experiment.model).__name__} with {count_parameters(experiment.model):,} parameters, "
-        f"{type(experiment.objective).__name__}, {len(data.source('train')):,} samples {tuple(data.shape)}, "
+        f"{config.run_name}: {models} with {_parameters(experiment):,} parameters, {experiment.learner.trains}, "
+        f"{len(data.source('train')):,} samples {tuple(data.shape)}, "
         f"batch {data.batch_size} x {config.accumulate}, {e.steps_per_epoch:,} steps an epoch, {total}, "
         f"{device.describe()['device']} {config.precision}"
     )
+
+
+def _parameters(experiment: Experiment) -> int:
+    return sum(count_parameters(model) for model in experiment.learner.models.values())
 
 
 def _conclusion(experiment: Experiment, workspace: Workspace, summary: Summary) -> str:

@@ -1,6 +1,7 @@
 """LeNet on Fashion-MNIST: the classifier that FastEstimator's users know.
 
 python scripts/run_estimator.py train examples/fashion_mnist_lenet.py --epochs 2
+The same by the launcher: python launcher.py run_name=lenet experiment=fashion_mnist_lenet
 """
 
 import tempfile
@@ -8,6 +9,8 @@ import tempfile
 import runtime.blas  # noqa: F401  before mlx
 
 # isort: split
+import mlx.core as mx
+
 from dataloaders.datasets.loaders import fashion_mnist
 from dataloaders.ops.values import Minmax
 from dataloaders.pipeline import Pipeline
@@ -32,8 +35,10 @@ def get_estimator(
     log_steps: int = 500,
     save_dir: str = "",
     root: str = "data/fashion_mnist",
+    seed: int = 0,
 ) -> Estimator:
     """An estimator whose test data is half of Fashion-MNIST's 10,000 test images, the other half its evaluation's."""
+    mx.random.seed(seed)  # of the initial weights
     train_data, eval_data = fashion_mnist.load_data(root)
     test_data = eval_data.split(0.5)
     pipeline = Pipeline(
@@ -42,6 +47,7 @@ def get_estimator(
         test_data=test_data,
         batch_size=batch_size,
         num_process=num_process,
+        seed=seed,
         ops=[Minmax(inputs="x", outputs="x")],
     )
     model = build(model_fn=lambda: LeNet(shape=(28, 28, 1), classes=10), optimizer_fn="adam")
@@ -59,7 +65,7 @@ def get_estimator(
         LRScheduler(model=model, lr_fn=lambda step: cosine_decay(step, cycle_length=steps, init_lr=1e-3)),
         Logger(log_steps=log_steps),
     ]
-    return Estimator(pipeline=pipeline, network=network, epochs=epochs, traces=traces)
+    return Estimator(pipeline=pipeline, network=network, epochs=epochs, traces=traces, seed=seed)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import mlx.nn as nn
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runtime.errors import UsageError, closest
@@ -51,23 +52,28 @@ def locate(path: str, plugins: tuple[str, ...] = ()) -> Any:
     return getattr(module, attribute)
 
 
-def build(node: Any, *args: Any, plugins: tuple[str, ...] = (), **extra: Any) -> Any:
+def build(
+    node: Any, *args: Any, plugins: tuple[str, ...] = (), models: Mapping[str, nn.Module] | None = None, **extra: Any
+) -> Any:
     """Builds a config node and everything inside it; `extra` are further keyword arguments of the outermost object.
 
     A mapping with `_target_` becomes a call (a partial with `_partial_: true`); other mappings and lists are
-    rebuilt with their members built. Raises UsageError for unknown or missing arguments and wrong simple types.
+    rebuilt with their members built. A name given for an argument that is annotated as a module means the one of that
+    name in `models`. Raises UsageError for unknown or missing arguments, unknown models and wrong simple types.
     """
     if isinstance(node, DictConfig | ListConfig):
         node = OmegaConf.to_container(node, resolve=True)
     if isinstance(node, list):
-        return [build(item, plugins=plugins) for item in node]
+        return [build(item, plugins=plugins, models=models) for item in node]
     if not isinstance(node, Mapping):
         return node
-    inner = {k: build(v, plugins=plugins) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    inner = {k: build(v, plugins=plugins, models=models) for k, v in node.items() if k not in ("_target_", "_partial_")}
     if "_target_" not in node:
         return {**inner, **extra}
     target = locate(node["_target_"], plugins)
     kwargs = {**inner, **extra}
+    if models is not None:
+        kwargs = with_modules(target, node["_target_"], kwargs, models)
     check_arguments(target, node["_target_"], args, kwargs, partially=bool(node.get("_partial_")))
     if node.get("_partial_"):
         return partial(target, *args, **kwargs)
@@ -91,10 +97,27 @@ def check_arguments(target: Any, name: str, args: tuple, kwargs: dict[str, Any],
         bound = signature.bind_partial(*args, **kwargs) if partially else signature.bind(*args, **kwargs)
     except TypeError as error:
         raise UsageError(f"{name}: {error}; its signature is {signature}.") from error
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    hints = hints_of(target)
     for key, value in bound.arguments.items():
         if key in hints and not fits(value, hints[key]):
             raise UsageError(f"{name}: {key} must be {_spell(hints[key])}, got {value!r}.")
+
+
+def hints_of(target: Any) -> dict[str, Any]:
+    """The annotations of what a call of `target` takes."""
+    return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+
+
+def with_modules(target: Any, name: str, kwargs: dict[str, Any], models: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """The arguments with modules in the place of their names; UsageError for a name that no module has."""
+    hints, found = hints_of(target), dict(kwargs)
+    for key, value in kwargs.items():
+        options = typing.get_args(hints.get(key)) or (hints.get(key),)
+        if isinstance(value, str) and any(inspect.isclass(o) and issubclass(o, nn.Module) for o in options):
+            if value not in models:
+                raise UsageError(f"{name}: there is no {key} {value!r}; the models are {', '.join(models)}.")
+            found[key] = models[value]
+    return found
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -15,8 +15,8 @@ from runtime.op import Objective
 class Run:
     """Everything rebuilt from one config.
 
-    model carries the weights to judge (the EMA where there is one). pipeline gives batches and, through
-    `pipeline.noise(n, rng)`, the source distribution. folder: where pictures and tables of this run go.
+    models carry the weights to judge (the EMA where there is one); model is the first. pipeline gives batches and,
+    through `pipeline.noise(n, rng)`, the source distribution. folder: where pictures and tables of this run go.
     """
 
     config: Any
@@ -27,6 +27,7 @@ class Run:
     folder: Path | None = None
     step: int = 0
     info: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, nn.Module] = field(default_factory=dict)
 
     def samples(self, count: int, seed: int = 0, batch: int = 10_000, solver=None, **conditions) -> np.ndarray:
         """`count` samples as float32 (count, ...), from the source distribution drawn with `seed`.

@@ -45,6 +45,7 @@ class Train:
     trackio: Trackio = field(default_factory=Trackio)
     dataloaders: Any = None
     model: Any = None
+    network: Any = None
     loss: Any = None
     solver: Any = None
     optimizer: Any = None

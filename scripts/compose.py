@@ -1,6 +1,7 @@
 """Hydra's composition with answers for people: every mistake becomes one sentence with the names that are valid."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ ConfigStore.instance().store(name="schema", node=Train)
 def compose(overrides: list[str]) -> DictConfig:
     """The resolved, checked configuration of these overrides; UsageError for anything wrong in them."""
     overrides = [quoted(text) for text in overrides]
+    overrides = [f"~{text[:-5]}" if text.endswith("=null") and text[:-5] in groups() else text for text in overrides]
     try:
         config = _compose(overrides)
         if config.batch_size is not None:
             config.dataloaders.batch_size = config.batch_size
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(explain(error)) from error
+        raise UsageError(explain(error, overrides)) from error
     check_run_name(config.run_name)
     check_values(config)
     return config
@@ -71,8 +73,8 @@ def groups() -> list[str]:
     return sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 
 
-def explain(error: Exception) -> str:
-    """One sentence for an error of Hydra or OmegaConf."""
+def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
+    """One sentence for an error of Hydra or OmegaConf in the composition of these overrides."""
     text = str(error)
     if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, got = found.groups()
@@ -80,28 +82,30 @@ def explain(error: Exception) -> str:
             f"{group}={got} does not exist; nearest: {closest(got, options(group))}; all: {', '.join(options(group))}."
         )
     if found := re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text):
-        return _unknown_key(found[1])
+        return _unknown_key(found[1], overrides)
     if found := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
-        return _unknown_key(found[2])
+        return _unknown_key(found[2], overrides)
     if isinstance(error, OverrideParseException):
         return f"can't read the override {error.override!r}; needed: key=value, +key=value or ~key."
     if found := re.search(r"full_key: (\S+)", text):
         return f"{found[1]}: {text.splitlines()[0]}."
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and cause is not None:
-        return explain(cause) if isinstance(cause, HydraException | OmegaConfBaseException) else str(cause)
+        return explain(cause, overrides) if isinstance(cause, HydraException | OmegaConfBaseException) else str(cause)
     return text.replace("\n", " ")
 
 
-def _unknown_key(key: str) -> str:
-    config: Any = _compose(["run_name=x"])
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
+    config: Any = _compose(["run_name=x", *(text for text in overrides if text.split("=")[0] in groups())])
     *parents, leaf = key.split(".")
     for depth, parent in enumerate(parents):
         if not isinstance(config, DictConfig) or parent not in config:
-            return _unknown_key(".".join(parents[: depth + 1]))
+            return _unknown_key(".".join(parents[: depth + 1]), overrides)
         config = config[parent]
     valid = [str(name) for name in config] if isinstance(config, DictConfig) else []
     where = f" in {'.'.join(parents)}" if parents else ""
     if not parents:
         valid = [*valid, *(group for group in groups() if group not in valid)]
+    if not valid:
+        return f"there is no key {leaf!r}{where}, which has none (new keys are added with +{key}=...)."
     return f"there is no key {leaf!r}{where}; nearest: {closest(leaf, valid)} (new keys are added with +{key}=...)."

@@ -5,6 +5,7 @@ import io
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -25,6 +26,7 @@ SMALL_DIT = ["model.hidden=16", "model.depth=2", "model.heads=2"]
 SMALL_UNET = ["model.channels=8", "model.blocks=1", "model.multipliers=[1,2]", "model.attention=[4]"]
 SMALL_AUTOENCODER = ["model.channels=[8,16]", "model.blocks=1"]
 IMAGES_8 = ["dataloaders=digits", "dataloaders.batch_size=4"]
+CLASSIFIER = ["network=classifier", "dataloaders=fashion_mnist", "batch_size=5"]
 SMALL = {
     "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
     "model=song_unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
@@ -42,6 +44,8 @@ SMALL = {
     "dataloaders=celeba": ["dataloaders.train_data.size=16"],
     "model=autoencoder": [*IMAGES_8, *SMALL_AUTOENCODER, "loss=autoencoder"],
     "model=vae": [*IMAGES_8, *SMALL_AUTOENCODER, "loss=autoencoder", "model.groups=4", "model.weights=null"],
+    "model=lenet": CLASSIFIER,
+    "network=classifier": [*CLASSIFIER, "model=lenet"],
     "loss=autoencoder": [*IMAGES_8, "model=autoencoder", *SMALL_AUTOENCODER],
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
@@ -136,7 +140,7 @@ def test_improved_meanflow_with_everything(tmp_path):
     run = ["model=imf_dit", *images, *small, "compile=true", "precision=bf16", "trackio.log_every=1"]
     summary = two_steps(tmp_path, *told, *run)
     assert summary.steps == 2 and np.isfinite(summary.history[-1]["train/velocity_mse"])
-    objective = opened(str(tmp_path / "t"), False, None, {}, 3.0, 0.25, 0.5).objective
+    objective: Any = opened(str(tmp_path / "t"), False, None, {}, 3.0, 0.25, 0.5).objective
     assert (objective.guidance, objective.guided_from, objective.guided_to) == (3.0, 0.25, 0.5)
     with pytest.raises(UsageError, match="guided_from=0.25"):
         two_steps(tmp_path / "other", "loss=meanflow", "evaluation=none")
@@ -173,8 +177,8 @@ def test_alpha_flow_goes_through_its_whole_curriculum(tmp_path):
 
 
 IMAGES = (
-    "mnist", "fashion_mnist", "cifar10", "cifar10_augmented", "image_folder", "digits", "shapes", "celeba", "imagenet",
-    "imagenet_latents",
+    "mnist", "mnist_rows", "fashion_mnist", "fashion_mnist_rows", "cifar10", "cifar10_augmented", "image_folder",
+    "digits", "shapes", "celeba", "imagenet", "imagenet_latents",
 )  # fmt: skip
 
 

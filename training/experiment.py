@@ -6,41 +6,51 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from omegaconf import DictConfig, OmegaConf
 
 from runtime.errors import UsageError
 from runtime.instantiate import build
-from runtime.op import Objective, ObjectiveOp
+from runtime.op import Objective
 from runtime.run import Run
 from runtime.slots import restore, snapshot, write
 from training import checkpoint
 from training.estimator import Estimator
-from training.forward import judged
+from training.forward import judged, judged_arrays
+from training.learner import Learner, learner, members
 from training.network import Network
 
 
 @dataclass
 class Experiment:
-    """What a config describes, built: data, model, objective, the network that trains, the solver, the estimator."""
+    """What a config describes, built: data, what learns from them, the solver, the estimator."""
 
     config: DictConfig
     pipeline: Any
-    model: nn.Module
-    objective: Objective
-    network: Network
+    learner: Learner
     solver: Any
     estimator: Estimator
+
+    @property
+    def network(self) -> Network:
+        """The network that trains."""
+        return self.learner.network
+
+    @property
+    def objective(self) -> Objective:
+        """The learner's; one without samples where the network is made of ops."""
+        return self.learner.objective
 
     def view(self, folder: Path | None = None) -> Run:
         """The run as evaluators see it; call inside `judged(network)` for the averaged weights."""
         step = self.estimator.step
-        return Run(self.config, self.model, self.objective, self.pipeline, self.solver, folder, step)
+        learner = self.learner
+        return Run(self.config, learner.model, learner.objective, self.pipeline, self.solver, folder, step,
+                   models=learner.models)  # fmt: skip
 
     def start_from(self, path: str) -> None:
         """Takes the (averaged) weights of another run's checkpoint, fine-tuning; averages start from them too."""
         source = load_run(path, data=False)
-        restore(self.model, snapshot(source.model), path)
+        restore(self.learner.models, snapshot(source.models), path)
         for update in self.network.updates:
             update.averages.reset(update.leaves())
 
@@ -51,34 +61,30 @@ def assemble(config: DictConfig) -> Experiment:
     Initial weights are a function of the seed alone.
     """
     plugins = tuple(config.plugins)
-
-    def make(node: Any, *args: Any, **extra: Any) -> Any:
-        return build(node, *args, plugins=plugins, **extra)
-
-    pipeline = make(config.dataloaders)
+    pipeline: Any = build(config.dataloaders, plugins=plugins)
     mx.random.seed(config.seed)  # layers draw their initial weights from the global state, only here
-    model = make(config.model)
-    objective = make(config.loss)
-    objective.check(model)
-    pipeline.add_ops(objective.host_ops())
-    network = Network([ObjectiveOp(model, objective), make(config.optimizer, model)])
-    mx.eval(model.parameters())
+    learns = learner(config)
+    network = learns.network
+    pipeline.add_ops(learns.objective.host_ops())
+    given = members(config.traces)
+    if both := set(given) & set(learns.metrics):
+        raise UsageError(f"{both.pop()!r} is a name in network.metrics and in traces; give each its own.")
+    built = {name: build(node, plugins=plugins, models=learns.models) for name, node in given.items()}
     traces = []
-    for name, node in (config.traces or {}).items():
-        if node is not None:
-            traces.append(make(node))
-            traces[-1].name = name
+    for name, trace in {**learns.metrics, **built}.items():
+        trace.name = name
+        traces.append(trace)
     estimator = Estimator(
         pipeline, network, config.epochs, traces, max_steps=config.max_steps, max_time=in_seconds(config.max_time),
         seed=config.seed, accumulate=config.accumulate, precision=config.precision, compile=config.compile,
         eval_every=config.eval_every,
     )  # fmt: skip
-    solver = make(config.solver)
+    solver: Any = build(config.solver, plugins=plugins)
     if solver is not None and solver.average:
-        objective.average_velocity(model)  # says so now, not after the training, where there is none
-    experiment = Experiment(config, pipeline, model, objective, network, solver, estimator)
+        learns.objective.average_velocity(learns.model)  # says so now, not after the training, where there is none
+    experiment = Experiment(config, pipeline, learns, solver, estimator)
     for trace in traces:
-        trace.experiment = experiment
+        trace.experiment, trace.estimator = experiment, estimator
     return experiment
 
 
@@ -90,26 +96,31 @@ def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> R
     """
     file = checkpoint.find(path)
     arrays, meta = checkpoint.load(file)
-    config = OmegaConf.create(meta["config"])
+    config: Any = OmegaConf.create(meta["config"])
     plugins = tuple(config.plugins)
-    model, objective = build(config.model, plugins=plugins), build(config.loss, plugins=plugins)
-    solver = build(config.solver, plugins=plugins)
-    weights = {name.removeprefix("models.model."): a for name, a in arrays.items() if name.startswith("models.model.")}
-    restore(model, weights, str(file))
-    kept: list[float] = list(config.optimizer.get("ema") or ())
+    learns, solver = learner(config), build(config.solver, plugins=plugins)
+    network = learns.network
+    state = {"models": learns.models, "ops": {str(i): op.state for i, op in enumerate(network.ops)}}
+    restore(state, {name: a for name, a in arrays.items() if name.startswith(("models.", "ops."))}, str(file))
+    kept = list(dict.fromkeys(decay for update in network.updates for decay in update.averages.decays))
     if ema is not False and (kept or ema is not True):
-        write(model, _average(arrays, kept[0] if ema is True else ema, kept))
-    model.train(False)
-    mx.eval(model.parameters())
+        if ema is not True and ema not in kept:
+            raise UsageError(f"the checkpoint keeps no EMA of decay {ema}; it keeps {kept or 'none'}.")
+        write(network.models, judged_arrays(network, None if ema is True else ema))
+    for model in learns.models.values():
+        model.train(False)
+        mx.eval(model.parameters())
     pipeline = build(config.dataloaders, plugins=plugins) if data else None
-    return Run(config, model, objective, pipeline, solver, file.parent.parent, meta["step"], meta)
+    folder = file.parent.parent
+    return Run(config, learns.model, learns.objective, pipeline, solver, folder, meta["step"], meta, learns.models)
 
 
 def evaluate_run(
     path: str | Path, ema: float | bool = True, change: Callable[[DictConfig], DictConfig] = lambda config: config
 ) -> tuple[dict[str, float], Experiment]:
-    """Rebuilds a run from its checkpoint alone and evaluates it: held-out loss and the evaluator of its config.
+    """Rebuilds a run from its checkpoint alone and evaluates it: held-out losses, metrics and the config's evaluator.
 
+    Where the run has test data, these too; of its traces only the network's metrics are told.
     ema: the weights to judge, as for `load_run`. change: alters the config first (another evaluation or solver).
     """
     file = checkpoint.find(path)
@@ -120,25 +131,20 @@ def evaluate_run(
     experiment = assemble(config)
     experiment.estimator.load(arrays, meta, str(file))
     if ema is not True:
-        restore(experiment.model, snapshot(load_run(file, ema, data=False).model), str(file))
+        restore(experiment.learner.models, snapshot(load_run(file, ema, data=False).models), str(file))
         for update in experiment.network.updates:
             update.averages.reset(update.leaves())
     if evaluator:
         evaluator.check(experiment.pipeline)
-    values = experiment.estimator.evaluate("eval")
+    estimator = experiment.estimator
+    estimator.summary.latest = {}  # those of the training
+    for mode in ("eval", "test"):
+        estimator.evaluate(mode)
+    values = {name: float(value) for name, value in estimator.summary.latest.items() if isinstance(value, int | float)}
     if evaluator:
         with judged(experiment.network):
             values |= {f"eval/{name}": value for name, value in evaluator(experiment.view()).items()}
     return values, experiment
-
-
-def _average(arrays: dict[str, mx.array], decay: float, kept: list[float]) -> dict[str, mx.array]:
-    """The averaged leaves of one decay in a checkpoint's arrays."""
-    mark = f".ema.{decay}."
-    found = {name.split(mark)[1]: array for name, array in arrays.items() if name.startswith("ops.") and mark in name}
-    if not found:
-        raise UsageError(f"the checkpoint keeps no EMA of decay {decay}; it keeps {kept or 'none'}.")
-    return found
 
 
 def in_seconds(text: str | float | None) -> float | None:

@@ -1,6 +1,6 @@
 """The data sets this repository reads, as training and test NumpyDatasets."""
 
-from typing import Any
+from typing import Any, Literal
 
 from dataloaders.cifar10 import Cifar10
 from dataloaders.cifar_variants import Cifair10, Cifair100, Cifar100
@@ -15,6 +15,12 @@ Pair = tuple[NumpyDataset, NumpyDataset]
 def as_dataset(source: ImageSource, image_key: str = "x", label_key: str = "y") -> NumpyDataset:
     """Images (N, H, W, C) uint8 and labels (N,) int32."""
     return NumpyDataset({image_key: source.arrays["x"], label_key: source.arrays["label"]})
+
+
+def after_split(data: NumpyDataset, fraction: float | int, part: Literal["left", "taken"]) -> NumpyDataset:
+    """What `data.split(fraction)` leaves in the data set or takes out of it: two config nodes share one set so."""
+    taken = data.split(fraction)
+    return taken if part == "taken" else data
 
 
 class Loader:

@@ -5,7 +5,10 @@ Networks of other tasks (their output is no sample) leave themselves out by name
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+# pyright: reportOperatorIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+# MLX's stubs type leaves as strings too and items as complex
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -19,7 +22,7 @@ from runtime.instantiate import build
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 OTHERS = {"dit_b", "dit_m", "dit_l", "dit_xl", "imf_dit_xl"}  # sizes of dit_s and imf_dit: counted in test_dit.py
-OTHERS |= {"autoencoder", "vae"}
+OTHERS |= {"autoencoder", "vae", "lenet"}
 SHAPES = {"mlp": [2], "residual_mlp": [2], "cnn": [8, 8, 1], "unet": [8, 8, 3]}
 SMALL = {"unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2, "dropout": 0.1}}
 SMALL["mlp"] = {"hidden": 16, "depth": 2}
@@ -44,9 +47,8 @@ def make(name, shape=None, classes=0, small=True, **changes):
     node = OmegaConf.load(CONFIGS / f"{name}.yaml")
     whole = OmegaConf.create({"dataloaders": {"shape": shape or SHAPES[name], "classes": classes}, "model": node})
     mx.random.seed(0)
-    return build(
-        {**OmegaConf.to_container(whole, resolve=True)["model"], **(SMALL.get(name, {}) if small else {}), **changes}
-    )
+    plain: Any = OmegaConf.to_container(whole, resolve=True)
+    return build({**plain["model"], **(SMALL.get(name, {}) if small else {}), **changes})
 
 
 def stirred(model, scale=0.5):

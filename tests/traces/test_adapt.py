@@ -1,6 +1,10 @@
 """Traces that change the course of a training, each in runs where it must act, must not, and goes on after a resume."""
 
+from functools import partial
+from typing import Any
+
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -114,7 +118,7 @@ def test_a_lower_rate_on_a_plateau():
 
 
 def test_a_plateau_of_the_models_own_loss_goes_on_after_a_resume():
-    first = ReduceLROnPlateau(None, patience=1)
+    first = ReduceLROnPlateau(nn.Linear(1, 1), patience=1)
     first.best.improved(0.0)
     trainer, note = scheduled(lambda model: ReduceLROnPlateau(model, patience=2), epochs=2)
     trainer.traces[0].load_state_dict({**first.state_dict(), "wait": 1})
@@ -124,6 +128,7 @@ def test_a_plateau_of_the_models_own_loss_goes_on_after_a_resume():
 
 @pytest.mark.parametrize(("lr_fn", "expected"), [
     (lambda step: cosine_decay(step, 5, 0.01), [cosine_decay(t, 5, 0.01) for t in range(1, 9)]),
+    (partial(cosine_decay, cycle_length=5, init_lr=0.01), [cosine_decay(t, 5, 0.01) for t in range(1, 9)]),
     (lambda epoch: 0.1 / epoch, [0.1, 0.1, 0.05, 0.05, 0.1 / 3, 0.1 / 3, 0.025, 0.025]),
     (lambda epoch: 0.5 if epoch < 3 else 0.25, [0.5] * 4 + [0.25] * 4),
     (lambda step: float(np.sqrt(step)), np.sqrt(np.arange(1, 9))),
@@ -158,8 +163,11 @@ def test_fit_twice_installs_once():
 
 
 def test_what_is_no_function_of_step_or_epoch_is_refused():
-    with pytest.raises(UsageError, match="one argument named step or epoch, got time"):
-        LRScheduler(None, lambda time: 0.1)
+    two: Any = lambda step, epoch: 0.1  # noqa: E731  typed, so that only the test says it is wrong
+    with pytest.raises(UsageError, match="one argument named step or epoch, got batch"):
+        LRScheduler(nn.Linear(1, 1), lambda batch: 0.1)
+    with pytest.raises(UsageError, match="one argument named step or epoch, got step, epoch"):
+        LRScheduler(nn.Linear(1, 1), two)
     trainer, _ = scheduled(lambda model: LRScheduler(model, lambda step: 0.1 if step < 3 else 0.2))
     trainer.total_steps, trainer.max_time = None, 1.0
     with pytest.raises(UsageError, match="can't be traced"):

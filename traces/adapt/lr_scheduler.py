@@ -18,6 +18,7 @@ Rate = Callable[[mx.array], mx.array]
 class LRScheduler(Trace):
     """Gives a model's update the rate lr_fn(step) or lr_fn(epoch), both counted from 1, by its argument's name.
 
+    The one argument without a default counts; `time`, as the functions of optimizers/decays.py have it, means steps.
     lr_fn must depend on its argument alone: it is traced into the step, and where it can't be (it branches on its
     argument, say) a table of its values is. What ReduceLROnPlateau lowers multiplies it. Parameter groups keep their
     rates' ratios to the outer one. Raises UsageError for another argument, or a table of a run without an end.
@@ -25,8 +26,8 @@ class LRScheduler(Trace):
 
     def __init__(self, model: nn.Module, lr_fn: Callable[[Any], Any]):
         super().__init__(mode="train")
-        names = list(inspect.signature(lr_fn).parameters)
-        if len(names) != 1 or names[0] not in ("step", "epoch"):
+        names = [name for name, p in inspect.signature(lr_fn).parameters.items() if p.default is p.empty]
+        if len(names) != 1 or names[0] not in ("step", "epoch", "time"):
             raise UsageError(f"lr_fn needs one argument named step or epoch, got {', '.join(names) or 'none'}.")
         self.model, self.lr_fn, self.by_epoch = model, lr_fn, names[0] == "epoch"
         self._installed: Any = None
