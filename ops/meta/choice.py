@@ -67,7 +67,7 @@ class Sometimes(Choice):
         chance, key = mx.random.split(ctx.key)
         now = mx.random.uniform(key=chance) < self.prob
         after = self.tried(0, data, ctx, key, now)
-        return changes(data, after if ctx.halted else self.selected(now, after, data))
+        return changes(data, self.selected(now, after, data))
 
 
 class OneOf(Choice):
@@ -130,7 +130,7 @@ class Repeat(Choice):
             else:  # once false it stays false, since the data stay as they are
                 going = truth(self.condition(*(now[name] for name in self.names)))
                 after = self.tried(0, now, ctx, key, going)
-                now = after if ctx.halted else self.selected(going, after, now)
+                now = self.selected(going, after, now)
             if ctx.halted:
                 break
         return changes(data, now)

@@ -27,8 +27,9 @@ class Watch(TensorOp):
 def gradient(op: Op, source: mx.array, name: str, final: str, state: Context) -> mx.array:
     """d sum(final) / d name, of name's shape, where `op` stands: the graph runs again up to it from a new `name`.
 
-    Random numbers (dropout) are those of the first run. No gradient passes through the result. UsageError where an op
-    writes `name` and no Watch stands behind it.
+    Random numbers (dropout) are those of the first run. No gradient passes through the result. Inside of a Repeat the
+    second run is a first pass from the new value: other keys that passes change are as at the start. UsageError where
+    an op writes `name` and no Watch stands behind it.
     """
     if state.run is None:
         raise UsageError(f"the gradient of {final} needs the graph to run again: use this op inside a Network.")

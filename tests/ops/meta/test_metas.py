@@ -247,7 +247,7 @@ def test_a_repeated_attack_takes_each_gradient_where_the_last_step_led(compiled)
     x = batch["x"]
     for _ in range(3):
         x = x + 0.1 * mx.sign(mx.grad(lambda x: (model(x) - batch["y"]).square().mean())(x))
-    network = Network([Repeat(attack(model), 3)])
+    network = Network([Repeat(attack(model), 3), LambdaOp(lambda x: 1 * x, "x", "x")])
     run = mx.compile(lambda batch: network.forward(batch, context())["x"]) if compiled else None
     found = run(batch) if run else network.forward(batch, context())["x"]
     np.testing.assert_allclose(found, x, rtol=1e-5)
