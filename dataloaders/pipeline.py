@@ -141,6 +141,11 @@ class Pipeline:
         repeated = mode == "train" and self.repeat_first
         return self._schedule(mode).place(0 if repeated else number)[0]
 
+    def ops_of(self, mode: str, ds_id: str = "") -> tuple[list[Any], list[Any]]:
+        """The ops of a mode and data set in their order: those of samples, those of batches."""
+        before, _, after, _ = divided(self.ops, mode, ds_id)
+        return before, [op for _, op in after]
+
     def source(self, mode: str) -> Any:
         """The (first) data set of a mode; UsageError where there is none."""
         self._schedule(mode)

@@ -100,10 +100,11 @@ def mean_and_spread(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np
 
 
 def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence[str], smoothing: float = 0.0,
-                 group_by: str | None = None, share_legend: bool = True) -> Path:  # fmt: skip
-    """A panel for each metric, a line for each run, or for each group its mean with a band of one deviation; PNG.
+                 group_by: str | None = None, share_legend: bool = True, legend: bool = True) -> Path:  # fmt: skip
+    """A panel for each metric, a line for each run, or for each group its mean with a band of one deviation.
 
-    smoothing in [0, 1) as in `curves.smooth`, of every run before the mean. share_legend: one for all panels.
+    smoothing in [0, 1) as in `curves.smooth`, of every run before the mean. share_legend: one for all panels. legend:
+    whether there is one. The format is that of the path's suffix.
     """
     if not 0 <= smoothing < 1:
         raise UsageError(f"smoothing must be at least 0 and below 1, got {smoothing}.")
@@ -130,10 +131,10 @@ def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence
         axis.set(xlabel="step", ylabel=metric)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        if not share_legend:
+        if legend and not share_legend:
             axis.legend(frameon=False)
     for axis in axes.flat[len(metrics) :]:
         axis.set_axis_off()
-    if share_legend:
+    if legend and share_legend:
         figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
     return save_figure(figure, path)
