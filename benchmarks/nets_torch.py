@@ -8,6 +8,11 @@ from torch import nn
 from torch.func import functional_call
 
 
+def normed(x):
+    """x (..., D) without mean and scale; by float32, since on CUDA the tangent of a bfloat16 layer norm is float32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=1e-6).to(x.dtype)
+
+
 class Block(nn.Module):
     """A DiT block with adaLN-Zero."""
 
@@ -20,10 +25,10 @@ class Block(nn.Module):
     def forward(self, x, condition):
         """(B, L, D), (B, D) -> (B, L, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulate(condition)[:, None].chunk(6, dim=-1)
-        h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale1) + shift1
+        h = normed(x) * (1 + scale1) + shift1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + gate1 * self.leave(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        h = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale2) + shift2
+        h = normed(x) * (1 + scale2) + shift2
         return x + gate2 * self.narrow(F.gelu(self.widen(h), approximate="tanh"))
 
 
@@ -57,7 +62,7 @@ class DiT(nn.Module):
         for block in self.blocks:
             h = block(h, condition)
         shift, scale = self.modulate(condition)[:, None].chunk(2, dim=-1)
-        h = self.leave(F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift)
+        h = self.leave(normed(h) * (1 + scale) + shift)
         h = h.reshape(count, side, side, self.patch, self.patch, self.channels).permute(0, 5, 1, 3, 2, 4)
         return h.reshape(x.shape)
 
