@@ -53,10 +53,10 @@ def applied(op: NumpyOp, data: dict[str, Any], state: dict[str, Any], batched: b
     return None
 
 
-def passed(ops: Sequence[NumpyOp], sample: Sample, state: dict[str, Any]) -> FilteredData | None:
-    """Runs a sample through the ops, in place; FilteredData as soon as one removes it."""
+def passed(ops: Sequence[NumpyOp], sample: Sample, state: dict[str, Any], batched: bool = False) -> FilteredData | None:
+    """Runs a sample, or a batch, through the ops, in place; FilteredData as soon as one removes it."""
     for op in ops:
-        if (found := applied(op, sample, state)) is not None:
+        if (found := applied(op, sample, state, batched)) is not None:
             return found
     return None
 

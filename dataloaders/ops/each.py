@@ -23,3 +23,7 @@ class EachOp(NumpyOp):
         """Sample by sample, so that a batch gets what its samples would have got."""
         found = [np.stack([self.one(row) for row in value]) for value in (data if self.in_list else [data])]
         return found if self.out_list else found[0]
+
+    def named(self, found: Any) -> Any:
+        """The values by name; one of them may itself be a list."""
+        return dict(zip(self.outputs, found if self.out_list else [found], strict=True))

@@ -22,6 +22,10 @@ class NumpyOp(TensorOp):
 
     masks: bool = False
 
+    def __call__(self, data: dict[str, Any], ctx: Any) -> dict[str, Any]:
+        """The outputs by name, from one sample's values and the state; None for a key to take out."""
+        return super().__call__(data, ctx)
+
     def forward(self, data: Any, state: Any) -> Any:
         """The input itself."""
         return data

@@ -1,12 +1,13 @@
 """Values and shapes of arrays on the host."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dataloaders.ops.each import EachOp
 from dataloaders.ops.numpy_op import Names, NumpyOp
+from domains.codes import hadamard
 from runtime.errors import UsageError
 
 
@@ -52,13 +53,7 @@ class Onehot(EachOp):
 
     def one(self, value: Any) -> np.ndarray:
         """(num_classes,), or (..., num_classes) for several labels; UsageError outside of 0..num_classes - 1."""
-        label = np.asarray(value)
-        label = label.reshape(()) if label.size == 1 else label
-        if not np.issubdtype(label.dtype, np.integer):
-            raise UsageError(f"Onehot needs integer labels, got {label.dtype}.")
-        if label.min() < 0 or label.max() >= self.num_classes:
-            raise UsageError(f"Onehot needs labels in 0..{self.num_classes - 1}, got {label.min()}..{label.max()}.")
-        hot = np.eye(self.num_classes, dtype=np.float32)[label]
+        hot = np.eye(self.num_classes, dtype=np.float32)[class_labels(self, value, self.num_classes)]
         return hot * np.float32(1 - self.label_smoothing) + np.float32(self.label_smoothing / self.num_classes)
 
 
@@ -99,6 +94,48 @@ class ExpandDims(EachOp):
         return np.expand_dims(value, self.axis)
 
 
+class ChannelTranspose(EachOp):
+    """Each sample with its axes in another order; by default (H, W, C) as (C, H, W)."""
+
+    def __init__(self, inputs: Names, outputs: Names, mode: Names = None, ds_id: Names = None,
+                 axes: Sequence[int] = (2, 0, 1)):  # fmt: skip
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.axes = tuple(axes)
+
+    def one(self, value: Any) -> np.ndarray:
+        """The transposed array."""
+        return np.transpose(value, self.axes)
+
+
+class ToArray(EachOp):
+    """Each sample as an array, of `dtype` or the type NumPy infers."""
+
+    def __init__(self, inputs: Names, outputs: Names, mode: Names = None, ds_id: Names = None,
+                 dtype: str | None = None):  # fmt: skip
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.dtype = dtype
+
+    def one(self, value: Any) -> np.ndarray:
+        """The array."""
+        return np.array(value, dtype=self.dtype)
+
+
+class Hadamard(EachOp):
+    """Integer labels as codewords (code_length,) float32 of +1 and -1; `UnHadamard` turns a network's into classes.
+
+    n_classes, code_length: see domains.codes.hadamard.
+    """
+
+    def __init__(self, inputs: Names, outputs: Names, n_classes: int, code_length: int | None = None,
+                 mode: Names = None, ds_id: Names = None):  # fmt: skip
+        super().__init__(inputs, outputs, mode, ds_id)
+        self.codes = hadamard(n_classes, code_length)
+
+    def one(self, value: Any) -> np.ndarray:
+        """(code_length,), or (..., code_length) for several labels."""
+        return self.codes[class_labels(self, value, len(self.codes))]
+
+
 class LambdaOp(NumpyOp):
     """Any function of the inputs, `fn(*inputs)`."""
 
@@ -107,6 +144,19 @@ class LambdaOp(NumpyOp):
         super().__init__(inputs, outputs, mode, ds_id)
         self.fn = fn
 
+    def set_rua_level(self, magnitude_coef: float) -> None:
+        """Nothing: a function has no strength that RUA could set."""
+
     def forward(self, data: Any, state: Any) -> Any:
         """What the function returns."""
         return self.fn(*data) if self.in_list else self.fn(data)
+
+
+def class_labels(op: NumpyOp, value: Any, count: int) -> np.ndarray:
+    """Integer labels, 0-d for a single one; UsageError for another type or outside of 0..count - 1."""
+    label, name = np.asarray(value), type(op).__name__
+    if not np.issubdtype(label.dtype, np.integer):
+        raise UsageError(f"{name} needs integer labels, got {label.dtype}.")
+    if label.min() < 0 or label.max() >= count:
+        raise UsageError(f"{name} needs labels in 0..{count - 1}, got {label.min()}..{label.max()}.")
+    return label.reshape(()) if label.size == 1 else label

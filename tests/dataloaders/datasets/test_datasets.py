@@ -10,7 +10,7 @@ from dataloaders.datasets.csv_file import CSVDataset
 from dataloaders.datasets.folders import DirDataset, LabeledDirDataset, SiameseDirDataset
 from dataloaders.datasets.loaders import as_dataset
 from dataloaders.datasets.rows import NumpyDataset
-from dataloaders.ops.image_reader import ImageReader
+from dataloaders.ops.files import ReadImage
 from dataloaders.pipeline import Pipeline
 from dataloaders.source import ImageSource
 from runtime.errors import UsageError
@@ -63,7 +63,7 @@ def test_folders_give_paths_and_labels_and_are_read(tmp_path):
     data = LabeledDirDataset(root)
     assert data.mapping == {"cat": 0, "dog": 1} and list(data["y"]) == [0, 0, 1, 1, 1]
     assert len(DirDataset(root)) == 5
-    (batch,) = islice(Pipeline(eval_data=data, batch_size=5, ops=[ImageReader("x", "x")]).batches("eval"), 1)
+    (batch,) = islice(Pipeline(eval_data=data, batch_size=5, ops=[ReadImage("x", "x")]).batches("eval"), 1)
     assert batch["x"].shape == (5, 2, 3, 3) and batch["x"][4, 0, 0].tolist() == [2, 10, 20]
     with pytest.raises(UsageError, match="no files that end in .jpg"):
         DirDataset(root, file_extension=".jpg")

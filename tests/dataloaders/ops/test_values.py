@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
 
-from dataloaders.ops.sometimes import OneOf, Sometimes
-from dataloaders.ops.values import Binarize, ExpandDims, LambdaOp, Minmax, Onehot, Reshape
+from dataloaders.ops.values import (
+    Binarize,
+    ChannelTranspose,
+    ExpandDims,
+    Hadamard,
+    LambdaOp,
+    Minmax,
+    Onehot,
+    Reshape,
+    ToArray,
+)
 from runtime.errors import UsageError
 
 
@@ -18,6 +27,9 @@ def test_values_and_shapes():
     assert Reshape((-1,), "x", "x")({"x": x}, state())["x"].tolist() == [2, 4, 6, 10]
     assert ExpandDims("x", "x")({"x": x}, state())["x"].shape == (2, 2, 1)
     assert LambdaOp(lambda a, b: a + b, ["x", "x"], "y")({"x": x}, state())["y"].tolist() == [[4, 8], [12, 20]]
+    assert ChannelTranspose("x", "y")({"x": np.zeros((4, 5, 3))}, state())["y"].shape == (3, 4, 5)
+    found = ToArray("x", "y", dtype="float16")({"x": [1, 2]}, state())["y"]
+    assert found.tolist() == [1, 2] and found.dtype == np.float16
     batch = Minmax("x", "x").forward_batch(np.stack([x, x * 2]), state())
     assert np.allclose(batch[0], batch[1]) and batch.dtype == np.float32
 
@@ -32,14 +44,11 @@ def test_one_hot_labels():
             Onehot("y", "y", 3)({"y": label}, state())
 
 
-def test_random_choices_come_as_often_as_asked():
-    one, two = LambdaOp(lambda x: x + 1, "x", "x"), LambdaOp(lambda x: x + 2, "x", "x")
-    given = state()
-    found = [int(Sometimes(one, 0.3)({"x": 0}, given)["x"]) for _ in range(4000)]
-    assert abs(np.mean(found) - 0.3) < 0.04
-    found = [int(OneOf(one, two, probs=[0.25, 0.75])({"x": 0}, given)["x"]) for _ in range(4000)]
-    assert set(found) == {1, 2} and abs(np.mean(found) - 1.75) < 0.04
-    with pytest.raises(UsageError, match="got 2 kinds"):
-        OneOf(one, LambdaOp(abs, "x", "y"))
-    with pytest.raises(UsageError, match="sum 1"):
-        OneOf(one, two, probs=[0.5, 0.6])
+def test_codes_of_labels():
+    codes = Hadamard("y", "y", 4)({"y": np.arange(4)}, state())["y"]
+    assert codes.tolist() == [[-1, 1, 1, 1], [1, -1, 1, -1], [-1, 1, -1, -1], [1, -1, -1, 1]]
+    assert np.array_equal(Hadamard("y", "y", 4)({"y": np.array([2])}, state())["y"], codes[2])
+    batch = Hadamard(["y"], ["c"], 3, code_length=8).forward_batch([np.array([2, 0])], state())[0]
+    assert batch.shape == (2, 8) and batch.dtype == np.float32
+    with pytest.raises(UsageError, match=r"labels in 0..3, got 4..4"):
+        Hadamard("y", "y", 4)({"y": 4}, state())
