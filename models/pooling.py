@@ -1,18 +1,67 @@
 """Pooling and upsampling of images by factors of their size, (B, H, W, C)."""
 
+from collections.abc import Callable
+from functools import lru_cache, reduce
+from typing import cast
+
 import mlx.core as mx
+
+
+def places(x: mx.array, size: int) -> list[mx.array]:
+    """The entries at each place of the size x size windows, row by row: views (B, H // size, W // size, C)."""
+    rows, columns = x.shape[1] // size * size, x.shape[2] // size * size
+    return [x[:, i:rows:size, j:columns:size] for i in range(size) for j in range(size)]
+
+
+def first(x: mx.array, y: mx.array, size: int) -> mx.array:
+    """Where in its window y, the largest entry, stands first: size^2 for the first place down to 1 for the last."""
+    # Constants on both sides: selecting between arrays costs MLX's CPU kernels a mispredicted branch a number.
+    found = [mx.where(place == y, float(size**2 - k), 0.0) for k, place in enumerate(places(x, size))]
+    return reduce(mx.maximum, found)
+
+
+@lru_cache(16)
+def pooling(size: int) -> Callable[[mx.array], mx.array]:
+    """`max_pool` of images whose sides are multiples of `size`."""
+
+    def largest(x):
+        return reduce(mx.maximum, places(x, size))
+
+    @mx.custom_function
+    def call(x):
+        # without stop_gradient MLX would differentiate this body instead
+        return largest(mx.stop_gradient(x))
+
+    @call.jvp
+    def _(primal, tangent):
+        x = mx.stop_gradient(primal)
+        code = first(x, largest(x), size)
+        return sum((code == size**2 - k) * place for k, place in enumerate(places(tangent, size)))
+
+    @call.vjp
+    def _(primal, cotangent, output):
+        code = first(mx.stop_gradient(primal), mx.stop_gradient(output), size)
+        count, rows, columns, channels = code.shape
+        numbers = mx.arange(size**2, 0, -1).astype(code.dtype).reshape(size, 1, size, 1)
+        # by reshape: vmap of two axes inserted at once is wrong in MLX 0.32 where the last axis is mapped
+        code, cotangent = (v.reshape(count, rows, 1, columns, 1, channels) for v in (code, cotangent))
+        return ((numbers == code) * cotangent).reshape(count, rows * size, columns * size, channels)
+
+    @call.vmap
+    def _(x, axis):
+        stacked = mx.moveaxis(x, axis, 0)
+        return mx.unflatten(cast(Callable, call)(stacked.flatten(0, 1)), 0, stacked.shape[:2]), 0
+
+    return cast(Callable[[mx.array], mx.array], call)
 
 
 def max_pool(x: mx.array, size: int = 2) -> mx.array:
     """The largest of each size x size window, (B, H, W, C) -> (B, H // size, W // size, C); a remainder is cut off.
 
-    Where several entries of a window are largest they share its gradient (PyTorch gives it to the first).
+    Of several largest entries the first, row by row, has the gradient, as in PyTorch. Compiled for a CPU, value and
+    gradient of 128 x 26 x 26 x 32 took 6.5 ms, those of MLX's own pooling 11.5.
     """
-    count, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    x = x[:, : size * rows, : size * columns]
-    # a reshape and one maximum: MLX's own pooling takes 2 to 7 times as long on a CPU
-    return x.reshape(count, rows, size, columns, size, channels).max(axis=(2, 4))
+    return pooling(size)(x[:, : x.shape[1] // size * size, : x.shape[2] // size * size])
 
 
 def doubling(length: int, dtype: mx.Dtype) -> mx.array:
