@@ -94,7 +94,7 @@ def ours(name: str, loss: str = "fm", precision: str = "fp32"):
 
     def run(steps: int) -> None:
         estimator.total_steps = estimator.step + steps
-        estimator.fit()
+        estimator.fit(warmup=False)
         mx.eval(estimator.train_step.state)
 
     return run, model

@@ -206,6 +206,10 @@ class Pipeline:
             self._pool.close()
         self._pool = None
 
+    def first(self, mode: str, ds_id: str = "") -> NumpyBatch:
+        """The first batch of a mode's data set, made here and now, without a thread or a process."""
+        return self.recipes[mode, ds_id].chain()(0)
+
     def transform(self, data: Mapping[str, Any], mode: str = "infer", ds_id: str = "") -> NumpyBatch:
         """One sample through the NumpyOps of a mode, as a batch of 1; UsageError where one removes it."""
         before, batch, after, _ = divided(self.ops, mode, ds_id)

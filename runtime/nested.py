@@ -8,12 +8,13 @@ import mlx.core as mx
 
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Op, active
+from runtime.watch import place
 
 
 def passed(ops: Sequence[Op], data: Batch, ctx: Context, phases: Sequence[Hashable] | None) -> Batch:
     """The data after the ops that are active in `ctx.mode`, each with a key of its own; a second run ends at its op.
 
-    phases: the ops' own, None outside training. Raises UsageError when an op misses a key.
+    phases: the ops' own, None outside training. Raises UsageError for a missing key and for shapes that don't fit.
     """
     keys = mx.random.split(ctx.key, max(len(ops), 1))
     for i, own in enumerate(ops):
@@ -25,12 +26,25 @@ def passed(ops: Sequence[Op], data: Batch, ctx: Context, phases: Sequence[Hashab
             return data
         if missing := [name for name in op.inputs if name not in data]:
             lacks, has = ", ".join(missing), ", ".join(sorted(data))
-            raise UsageError(f"{type(op).__name__} misses {lacks} in mode {ctx.mode}; the data has {has}.")
-        data = {**data, **op(data, replace(ctx, key=keys[i], phase=phase))}
-        data = {name: value for name, value in data.items() if value is not None}
+            where = place(ctx.mode, ctx.ds_id, ctx.watch)
+            raise UsageError(f"{described(op)} misses {lacks} {where}; the data has {has}.")
+        seen = data if ctx.watch is None or isinstance(op, Nested) else ctx.watch.over(data)
+        try:
+            added = op(seen, replace(ctx, key=keys[i], phase=phase))
+        except (ValueError, IndexError, RuntimeError) as error:  # what MLX raises for shapes that don't fit
+            shapes = ", ".join(f"{name} {data[name].shape}" for name in op.inputs or sorted(data))
+            where = place(ctx.mode, ctx.ds_id, ctx.watch)
+            raise UsageError(f"{described(op)} can't compute {shapes} {where}: {error}") from error
+        data = {name: value for name, value in {**data, **added}.items() if value is not None}
         if ctx.halted:
             return data
     return data
+
+
+def described(op: Op) -> str:
+    """An op for messages, with the model it calls: "LeNet's ModelOp"."""
+    kinds = [type(model).__name__ for model in op.models.values()]
+    return f"{kinds[0]}'s {type(op).__name__}" if len(kinds) == 1 else type(op).__name__
 
 
 def changes(before: Batch, after: Batch) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from runtime.errors import UsageError
+from runtime.watch import Watch
 
 Batch = dict[str, mx.array]
 NumpyBatch = dict[str, np.ndarray]
@@ -34,7 +35,7 @@ class Context:
 
     mode: "train", "eval", "test" or "infer". key: PRNG key of this op, shape (2,) uint32. step, epoch: 0-d int32
     arrays. run(data, op) re-runs the graph from its inputs, some of them changed, up to the op, for input gradients; in
-    there `changed` are those data, for watched keys, and `halt` says where it ends.
+    there `changed` are those data, for watched keys, and `halt` says where it ends. watch: the warm-up's notes.
     wrap(model): the model as an op must call it (casts to the run's precision). phase: what the op's own `phase` said
     of this training step; None outside training. phases: the same for every op of the network. ds_id: the data set's
     name where a mode has several, else "".
@@ -51,6 +52,7 @@ class Context:
     ds_id: str = ""
     changed: Batch = field(default_factory=dict)
     halt: Halt | None = None
+    watch: Watch | None = None
 
     @property
     def halted(self) -> bool:

@@ -9,9 +9,13 @@ from runtime.op import Op
 
 
 class Scheduler:
-    """Chooses one of `values` for every epoch; None stands for nothing."""
+    """Chooses one of `values` for every epoch; None stands for nothing.
+
+    settled, period: from epoch `settled` on its values come again every `period` epochs.
+    """
 
     values: list[Any]
+    settled, period = 1, 1
 
     def index(self, epoch: int) -> int | None:
         """Which of the values belongs to an epoch (from 1); None before the first."""
@@ -38,6 +42,7 @@ class EpochScheduler(Scheduler):
             raise UsageError("an EpochScheduler needs at least one epoch, got none.")
         self.epochs = sorted(epoch_dict)
         self.values = [epoch_dict[epoch] for epoch in self.epochs]
+        self.settled = self.epochs[-1]
 
     def index(self, epoch: int) -> int | None:
         """The last value whose epoch has come."""
@@ -52,6 +57,7 @@ class RepeatScheduler(Scheduler):
         if len(repeat_list) < 2:
             raise UsageError(f"a RepeatScheduler needs at least 2 values, got {len(repeat_list)}.")
         self.values = list(repeat_list)
+        self.period = len(self.values)
 
     def index(self, epoch: int) -> int:
         """The values in turn; epoch 1 has the first."""

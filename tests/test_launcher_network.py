@@ -175,7 +175,7 @@ def test_an_option_of_the_model_group_serves_under_any_name(fashion, tmp_path):
         (["loss=flow_matching"], "take loss=... out"),
         (["+network.ops.odd={a: 1}"], "got {'a': 1}; has it a _target_?"),
         (["~network.ops.forward"], "y_pred"),
-        (["network.ops.loss.inputs=[y_pred,label]"], "CrossEntropy misses label in mode train; the data has"),
+        (["network.ops.loss.inputs=[y_pred,label]"], "CrossEntropy misses label in mode train, epoch 1; the data has"),
         (["+network.metrics.rate=${network.metrics.accuracy}"], "'rate' is a name in network.metrics and in traces"),
         (["model=mlp"], "MLP takes no argument 'logits'"),
     ],

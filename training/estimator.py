@@ -12,12 +12,13 @@ from runtime.op import Batch, active, as_tuple
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
 from training.data import Data
-from training.evaluate import declared, evaluate, to_device
+from training.evaluate import evaluate, means_of, to_device
 from training.forward import ForwardStep
 from training.network import Network
 from training.step import TrainStep
 from training.summary import Summary
 from training.update import UpdateOp
+from training.warmup import warm_up
 
 
 class Interrupted(Exception):
@@ -103,14 +104,20 @@ class Estimator:
         self.train_step.start(to_device(next(batches)))
         batches.close()
 
-    def fit(self, summary: str | None = None) -> Summary:
-        """Trains from where the state stands to the end; raises Interrupted after a signal. summary: its name."""
+    def fit(self, summary: str | None = None, warmup: bool = True) -> Summary:
+        """Trains from where the state stands to the end; raises Interrupted after a signal. summary: its name.
+
+        warmup: first build all graphs and check keys and shapes of training and evaluation, see training/warmup.py.
+        """
         self.summary.name = summary or self.summary.name
         if self.train_step.network.carry and not self.train_step.state["carry"]:
             self.prepare()
         self._sitting = ("train", "eval")
         try:
             self._announce("on_begin")
+            if warmup and not self._done():
+                evaluated = self.eval_every and self.eval_every <= (self.total_steps or self.eval_every)
+                warm_up(self, ("train", "eval") if evaluated else ("train",))
             self._train()
             if self.interrupted:
                 raise Interrupted(self.interrupted)
@@ -122,8 +129,7 @@ class Estimator:
 
     def _train(self) -> None:
         step, accumulate = self.train_step, self.train_step.accumulate
-        ids = self.pipeline.get_ds_ids("train")
-        wanted = {ds_id: {*self.monitor_names, *declared(self.traces, "train", ds_id)} for ds_id in ids}
+        wanted = {ds_id: self.wanted("train", ds_id) for ds_id in self.pipeline.get_ds_ids("train")}
         batches = self.pipeline.batches("train", self.step * accumulate)
         before: mx.array | None = None
         started = time.perf_counter() - self.elapsed
@@ -170,6 +176,7 @@ class Estimator:
         self._sitting = ("test",)
         try:
             self._announce("on_begin")
+            warm_up(self, ("test",))
             self.evaluate("test")
             self._announce("on_end")
         finally:
@@ -184,6 +191,12 @@ class Estimator:
         values = evaluate(self, mode, decay)
         self.mode = before
         return values
+
+    def wanted(self, mode: str, ds_id: str) -> set[str]:
+        """The data keys that a step of a mode and data set must give: what is averaged, what traces declare."""
+        told = [trace for trace in self.traces if active(trace.mode, mode) and active(trace.ds_id, ds_id)]
+        names = self.monitor_names if mode == "train" else means_of(self)
+        return {*names, *(key for trace in told for key in trace.inputs)}
 
     def state_arrays(self) -> Batch:
         """Everything that changes in training, by path."""

@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from runtime.op import Batch, NumpyBatch, active
+from runtime.op import Batch, NumpyBatch
 from runtime.seed import step_key
 from training.data import real_rows
 from training.forward import judged_arrays
@@ -48,7 +48,7 @@ def evaluate(estimator: Any, mode: str, decay: float | None = None) -> dict[str,
     overall, ends, found, index = Means(), {}, {}, 0
     estimator.tell("on_epoch_begin", mode)
     for ds_id in pipeline.get_ds_ids(mode):
-        own, wanted = Means(), {*names, *declared(estimator.traces, mode, ds_id)}
+        own, wanted = Means(), estimator.wanted(mode, ds_id)
         if ds_id:
             estimator.tell("on_ds_begin", mode, ds_id=ds_id)
         batches = pipeline.batches(mode, ds_id=ds_id)
@@ -82,12 +82,6 @@ def means_of(estimator: Any) -> tuple[str, ...]:
     """The keys whose means an evaluation logs: losses, the ops' metrics, monitored keys."""
     network = estimator.network
     return tuple(dict.fromkeys([*network.get_loss_keys(), *network.metrics, *estimator.monitor_names]))
-
-
-def declared(traces: Any, mode: str, ds_id: str) -> dict[str, None]:
-    """The data keys that the traces of a mode and data set want, in order."""
-    told = [trace for trace in traces if active(trace.mode, mode) and active(trace.ds_id, ds_id)]
-    return dict.fromkeys(key for trace in told for key in trace.inputs)
 
 
 def to_device(batch: NumpyBatch) -> Batch:

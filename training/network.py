@@ -13,6 +13,7 @@ from runtime.nested import Nested, passed
 from runtime.op import Batch, Context, Halt, Op
 from runtime.scheduler import ScheduledOp, Scheduler
 from runtime.slots import snapshot, write
+from runtime.watch import Watch
 from training.update import UpdateOp
 
 
@@ -37,6 +38,7 @@ class Network:
         self.models = self._collect_models()
         self.metrics = tuple(dict.fromkeys(key for op in self.ops for key in op.metrics))
         self.carry = tuple(dict.fromkeys(key for op in self.ops for key in op.carry))
+        self.watch: Watch | None = None  # the warm-up's notes, while it builds graphs
 
     def _collect_models(self) -> dict[str, nn.Module]:
         names: dict[int, str] = {}
@@ -79,13 +81,16 @@ class Network:
     def forward(self, data: Batch, ctx: Context, ops: Sequence[Op] | None = None) -> Batch:
         """The data dictionary after the ops that are active in `ctx.mode` (by default those before the updates).
 
-        Raises UsageError when an op misses a key.
+        Raises UsageError when an op misses a key or gets shapes that don't fit.
         """
         for model in self.models.values():
             model.train(ctx.mode == "train")
         ops = self.before if ops is None else ops
         phases = None if ctx.phases is None else [ctx.phases[self.ops.index(op)] for op in ops]
-        return passed(ops, dict(data), replace(ctx, run=self._runner(data, ctx, ops)), phases)
+        out = passed(ops, dict(data), replace(ctx, run=self._runner(data, ctx, ops), watch=self.watch), phases)
+        if self.watch is not None:
+            self.watch.ended(out)
+        return out
 
     def _runner(self, given: Batch, ctx: Context, ops: Sequence[Op]) -> Callable[[Batch, Op], Batch]:
         states = {"models": self.models, "ops": {str(i): op.state for i, op in enumerate(self.ops)}}

@@ -85,7 +85,9 @@ class TrainStep:
 
     def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True,
                  phases: tuple[Hashable, ...] | None = None, ds_id: str = "") -> Batch:  # fmt: skip
-        """One micro-batch; on the `last` of a window the weights move. Returns losses, `fetch`, the updates' report.
+        """One micro-batch; on the `last` of a window the weights move.
+
+        Returns losses, what updates report, and those keys of `fetch` that there are.
 
         phases: the network's, of this step; ds_id: the data set of the batch, "" without a name. For each pair of them
         the step is compiled once. An update of another ds_id rests: no gradient, no change of its state.
@@ -149,9 +151,6 @@ class TrainStep:
             due = {u: phases is None or phases[self.network.ops.index(u)] is not False for u in updates}
             report = self._update(due, gradients, norms, window)
         self._count(finite, window, last)
-        absent = [name for name in wanted if name not in out]
-        if absent and not ds_id:  # with several data sets a key may belong to some of them
-            raise UsageError(f"no op computes {', '.join(absent)} in training; the data has {', '.join(sorted(out))}.")
         counters = {name: state[name] for name in ("skipped", "streak")}
         return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters}
 

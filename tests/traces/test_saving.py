@@ -87,6 +87,7 @@ def test_a_script_killed_at_a_random_moment_goes_on(tmp_path):
         [sys.executable, "-c", SCRIPT, tmp_path, pause], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     child = start("0.03")
+    assert child.stdout is not None
     while "begun" not in child.stdout.readline():
         pass
     time.sleep(np.random.default_rng().uniform(0, 0.4))
@@ -154,7 +155,7 @@ def test_pixels_know_the_range_of_their_images():
         np.array([[[0.0], [1.0]]]),
         np.array([[[-1.0], [1.0]]]),
         np.array([[[3.0], [7.0]]]),
-        np.uint8([[[0], [255]]]),
+        np.array([[[0], [255]]], np.uint8),
     )
     for image in given:
         assert as_pixels(image).reshape(-1).tolist() == [0, 255]
@@ -172,7 +173,8 @@ class Painter(Trace):
 
 def test_pictures_of_other_traces_are_saved_or_shown(tmp_path, capsys):
     keys = ["picture", "images", "curve"]
-    run = estimator([Painter(mode="eval"), ImageSaver(keys, tmp_path), ImageViewer(keys, mode="eval")], epochs=1)
+    traces = [Painter(outputs=keys, mode="eval"), ImageSaver(keys, tmp_path), ImageViewer(keys, mode="eval")]
+    run = estimator(traces, epochs=1)
     run.fit()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [

@@ -142,7 +142,7 @@ class Script(Trace):
     """A metric after a plan, one value an evaluation."""
 
     def __init__(self, values):
-        super().__init__(mode="eval")
+        super().__init__(outputs="score", mode="eval")
         self.values = values
 
     def on_epoch_end(self, data):

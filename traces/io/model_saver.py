@@ -79,7 +79,7 @@ class BestModelSaver(Trace):
 
     def _name(self, metric: str) -> None:
         self.metric = metric
-        self.outputs = (f"since_best_{metric}", f"{self.best_mode}_{metric}")
+        self.inputs, self.outputs = (metric,), (f"since_best_{metric}", f"{self.best_mode}_{metric}")
 
     def on_begin(self, data: Any) -> None:
         """Finds the metric where none is given."""
