@@ -117,10 +117,11 @@ def binary(data, count: int) -> np.ndarray:
     return ((x - low) / np.maximum(high - low, 1e-7) >= 0.5).astype(np.float32)
 
 
-def fastestimator_run(epochs: int = 2, latent: int = 2, draws: int = 100, count: int = 1000,
+def fastestimator_run(epochs: int = 2, batch_size: int = 100, latent: int = 2,
+                      train_steps_per_epoch: int | None = None, draws: int = 100, count: int = 1000,
                       picture: str = "outputs/cvae.png", root: str = "data/fashion_mnist") -> None:  # fmt: skip
     """Trains, prints nats an image of the first `count` test images beside the baseline, draws 64 samples."""
-    estimator = get_estimator(epochs=epochs, latent=latent, root=root)
+    estimator = get_estimator(batch_size, epochs, latent, train_steps_per_epoch, root=root)
     estimator.fit()
     encoder, decoder = (estimator.network.models[name].eval() for name in ("encoder", "decoder"))
     train, test = estimator.pipeline.source("train"), binary(estimator.pipeline.source("eval"), count)

@@ -55,12 +55,13 @@ class Distillation(LossOp):
 
 def get_estimator(
     teacher: str = "",
-    samples: int = 3000,
+    samples: int = 500,
     share: float = 0.9,
     temperature: float = 4.0,
     epochs: int = 20,
-    batch_size: int = 50,
+    batch_size: int = 20,
     train_steps_per_epoch: int | None = None,
+    eval_every: str = "1e",
     root: str = "data/fashion_mnist",
 ) -> Estimator:
     """An estimator of the student, trained on `samples` images; without `teacher`, the same from their labels alone.
@@ -89,18 +90,23 @@ def get_estimator(
     network = Network(ops=[*ops, UpdateOp(model=student, loss_name="loss" if teacher else "ce")])
     traces = [Accuracy(true_key="y", pred_key="y_pred"), Logger()]
     return Estimator(
-        pipeline=pipeline, network=network, epochs=epochs, traces=traces, train_steps_per_epoch=train_steps_per_epoch
+        pipeline=pipeline,
+        network=network,
+        epochs=epochs,
+        traces=traces,
+        train_steps_per_epoch=train_steps_per_epoch,
+        eval_every=eval_every,
     )
 
 
-def fastestimator_run(teacher: str, samples: int = 3000, share: float = 0.9, temperature: float = 4.0,
+def fastestimator_run(teacher: str, samples: int = 500, share: float = 0.9, temperature: float = 4.0,
                       epochs: int = 20, seeds: int = 3, root: str = "data/fashion_mnist") -> None:  # fmt: skip
     """Trains the student with and without the teacher from equal weights; prints the test accuracies."""
     for seed in range(seeds):
         found = {}
         for name, file in (("distilled", teacher), ("alone", "")):
             mx.random.seed(seed)
-            estimator = get_estimator(file, samples, share, temperature, epochs, root=root)
+            estimator = get_estimator(file, samples, share, temperature, epochs, eval_every=f"{epochs}e", root=root)
             estimator.fit()
             found[name] = estimator.summary.latest["eval/accuracy"]
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
