@@ -14,12 +14,13 @@ from models.convolution import Conv2d, Convolution
 from models.dcgan import Discriminator, Generator
 from models.linear import Linear
 from models.transformer import MultiHeadAttention
+from ops.model_op import ModelOp
+from ops.tensor.gradient import FGSM
 from tests.training.by_hand import KEY, Adam, Apply, primitives, primitives_of
 from training.forward import ForwardStep, judged_arrays
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
-
 
 X = mx.random.normal((4, 6, 6, 2), key=mx.random.key(1))
 
@@ -153,3 +154,20 @@ def test_a_gan_runs_its_networks_once():
     of_d = 2 * (3 + 2 + 1)  # both times weights, inputs but the image, the bias of the linear layer
     of_g = 3 + 4 + 3  # through the critic; the generator's weights (its linear layer has no bias) and inputs
     assert counted(ops, batch) == forward_products + of_d + of_g
+
+
+@pytest.mark.parametrize(("kinds", "bias_products", "again"), [(PLAIN, 0, 0), (OURS, 1, 2)])
+def test_an_attack_runs_the_graph_again_behind_custom_functions(kinds, bias_products, again):
+    model = Body(**kinds)
+    ops = [
+        ModelOp(model, "x", "clean_pred"),
+        Apply("clean", lambda data, ctx: {"clean": square(data["clean_pred"])}),
+        FGSM("x", "clean", "attacked", 0.01),
+        ModelOp(model, "attacked", "hard_pred"),
+        Apply("loss", lambda data, ctx: {"loss": data["clean"] + square(data["hard_pred"])}),
+        UpdateOp(model, "loss", optim.SGD, 0.1),
+    ]
+    attack = 3 + 3  # forward, and the gradient of the image
+    # The attack's gradient runs the graph again; mx.compile merges that with the first run but for the layers behind
+    # the first custom function: an excess of 2, of 21.
+    assert counted(ops) == attack + 3 + 2 * (3 + 2 + bias_products) + again
