@@ -60,6 +60,13 @@ class LoadedArray(np.ndarray):
         super().__setstate__(checked)  # NumPy compares shape, type and the number of bytes
 
 
+class Texts:
+    """A column of strings as pandas 3 keeps it in NumPy."""
+
+    def __setstate__(self, state: tuple) -> None:
+        self.values = next(part for part in state if isinstance(part, LoadedArray))
+
+
 class Frame:
     """A pandas frame's columns."""
 
@@ -71,14 +78,19 @@ class Blocks:
     """The arrays of a frame: each holds some columns (k, n); the first of `axes` names all columns."""
 
     def __init__(self, blocks: tuple, axes: list):
-        names = np.asarray(axes[0]["data"]).tolist()
+        names = _held(axes[0]["data"]).tolist()
         if len(set(names)) != len(names):
             raise Refused(f"its frame has columns of one name among {names}")
         found = {}
         for values, places, _ in blocks:
             where = np.arange(len(names))[places] if isinstance(places, slice) else np.asarray(places)
-            found |= {int(place): np.asarray(row) for place, row in zip(where, np.asarray(values), strict=True)}
+            rows = _held(values)[None] if isinstance(values, Texts) else np.asarray(values)
+            found |= {int(place): np.asarray(row) for place, row in zip(where, rows, strict=True)}
         self.columns = {names[place]: found[place] for place in range(len(names))}
+
+
+def _held(values: Any) -> np.ndarray:
+    return np.asarray(values.values if isinstance(values, Texts) else values)
 
 
 def _array(kind: Any, *rest: Any) -> LoadedArray:
@@ -128,12 +140,16 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): None,  # only told to _reconstruct
     ("numpy", "dtype"): Stand(TypeRecord),
     ("_codecs", "encode"): Stand(_encoded),
-    ("pandas.core.frame", "DataFrame"): Frame,  # a class, since pickles call its __new__
+    **{(home, "DataFrame"): Frame for home in ("pandas", "pandas.core.frame")},  # a class: pickles call its __new__
     ("pandas.core.internals.managers", "BlockManager"): Stand(Blocks),
     ("pandas._libs.internals", "_unpickle_block"): Stand(lambda *block: block),
     ("pandas.core.indexes.base", "_new_Index"): Stand(lambda kind, facts: facts),
-    ("pandas.core.indexes.base", "Index"): None,
-    ("pandas.core.indexes.range", "RangeIndex"): None,
+    **{(home, name): None for name, homes in (("Index", ("pandas", "pandas.core.indexes.base")),
+                                              ("RangeIndex", ("pandas", "pandas.core.indexes.range")))
+       for home in homes},
+    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"): Stand(lambda kind, *rest: Texts()),
+    ("pandas.arrays", "StringArray"): None,
+    ("pandas", "StringDtype"): Stand(lambda *facts: None),
 }  # fmt: skip
 
 

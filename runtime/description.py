@@ -18,10 +18,12 @@ def settings(thing: Any) -> dict[str, str]:
 
     Where it keeps half of them or less so, its other public attributes that are numbers, texts or lists join them.
     """
-    held = vars(thing) if hasattr(thing, "__dict__") else {}
-    named = [name for name in inspect.signature(type(thing)).parameters if name in held]
+    held = dict(vars(thing)) if hasattr(thing, "__dict__") else {}
+    parameters = inspect.signature(type(thing)).parameters
+    held |= {name: getattr(thing, name) for name in parameters if isinstance(getattr(type(thing), name, 0), property)}
+    named = [name for name in parameters if name in held]
     others = [name for name, value in held.items() if name[0] != "_" and name not in named and plain(value)]
-    few = 2 * len(named) <= len(inspect.signature(type(thing)).parameters)
+    few = 2 * len(named) <= len(parameters)
     return {name: worded(held[name]) for name in (*named, *(others if few else ()))}
 
 

@@ -39,7 +39,12 @@ def flowchart(nodes: Sequence[Any], label: str) -> str:
         keys: dict[int, list[str]] = {}
         for source, key in node.sources:
             keys.setdefault(source, []).append(key)
-        parts += [_arrow(corner[source], corner[place], ", ".join(names)) for source, names in keys.items()]
+        x, y = corner[place]
+        for i, source in enumerate(
+            sorted(keys, key=lambda source: (y - corner[source][1] > HEIGHT + RISE, corner[source]))
+        ):
+            entry = x + WIDTH * (i + 1) / (len(keys) + 1)
+            parts.append(_arrow(corner[source], (entry, y), ", ".join(keys[source])))
     parts += [_box(corner[place], node) for place, node in enumerate(nodes)]
     return "\n".join([*parts, "</svg>"])
 
@@ -59,16 +64,17 @@ def _box(corner: tuple[float, float], node: Any) -> str:
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float], keys: str) -> str:
-    x0, y0, x1, y1 = start[0] + WIDTH / 2, start[1] + HEIGHT, end[0] + WIDTH / 2, end[1]
+    """From the box whose corner is `start` to the point `end`; past rows of boxes it goes at the right."""
+    x0, y0, x1, y1 = start[0] + WIDTH / 2, start[1] + HEIGHT, *end
     bend, side = (y1 - y0) / 2, 0.0
-    if y1 - y0 > RISE:  # it passes rows of boxes, at the right
-        x0, x1 = x0 + WIDTH / 3, x1 + WIDTH / 3
+    if y1 - y0 > RISE:
+        x0 += WIDTH / 3
         side = max(x0, x1) + WIDTH / 6 + BULGE
     curve = f"C {side or x0:g} {y0 + bend:g}, {side or x1:g} {y1 - bend:g}, {x1:g} {y1 - 6:g}"
     return (
         f'<path d="M {x0:g} {y0:g} {curve}" fill="none" stroke="#999999"/>'
         f'<path d="M {x1 - 4:g} {y1 - 8:g} L {x1:g} {y1:g} L {x1 + 4:g} {y1 - 8:g} z" fill="#999999"/>'
-        f'<text x="{(x1 if side else (x0 + x1) / 2) + 5:g}" y="{y1 - RISE / 4:g}" font-size="10" fill="#335577">'
+        f'<text x="{x1 + 5:g}" y="{y1 - RISE / 4:g}" font-size="10" fill="#335577">'
         f"{escape(_fit(keys, 30))}</text>"
     )
 

@@ -128,7 +128,7 @@ def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence
                 axis.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
             elif smoothing:
                 axis.plot(*members[0], color=colour, linewidth=0.6, alpha=0.35)
-        axis.set(xlabel="step", ylabel=metric)
+        axis.set(xlabel="step", ylabel=metric.replace("$", r"\$"))  # a pair of them would be a formula
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if legend and not share_legend:

@@ -6,8 +6,10 @@ from dataloaders.cifar10 import Cifar10
 from dataloaders.cifar_variants import Cifair10, Cifair100, Cifar100
 from dataloaders.datasets.rows import NumpyDataset
 from dataloaders.digits import Digits
+from dataloaders.house_numbers import SvhnCropped
 from dataloaders.idx import FashionMnist, Mnist
 from dataloaders.source import ImageSource
+from dataloaders.usps import Usps
 
 Pair = tuple[NumpyDataset, NumpyDataset]
 
@@ -46,4 +48,6 @@ cifar10 = Loader(Cifar10, "data/cifar10")
 cifar100 = Loader(Cifar100, "data/cifar100")
 cifair10 = Loader(Cifair10, "data/cifair10")
 cifair100 = Loader(Cifair100, "data/cifair100")
+svhn_cropped = Loader(SvhnCropped, "data/svhn")
+usps = Loader(Usps, "data/usps")
 digits = Loader(lambda root, part: Digits("eval" if part == "test" else part), "")  # they travel with the repository

@@ -131,7 +131,9 @@ def test_tensorboard_is_read_back(tmp_path):
     weights = np.array(dict(tree_flatten(run.network.models["model"].parameters()))["layer.weight"])
     last = events["train"].Histograms("model/layer.weight")[-1].histogram_value
     assert (last.num, last.max) == (weights.size, pytest.approx(weights.max())) and sum(last.bucket) == weights.size
-    assert {node.op for node in events["train"].Graph().node} >= {"Batch", "ModelOp", "CrossEntropy", "UpdateOp"}
+    nodes = {node.op: list(node.input) for node in events["train"].Graph().node}
+    assert nodes.keys() >= {"Rows", "Batch of 8", "ModelOp", "CrossEntropy", "UpdateOp", "TensorBoard"}
+    assert nodes["ModelOp"] == ["1_Batch_of_8"] and nodes["CrossEntropy"] == ["2_ModelOp_Net_", "1_Batch_of_8"]
 
 
 def test_a_resumed_board_hides_what_was_written_after_the_checkpoint(tmp_path):

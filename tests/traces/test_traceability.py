@@ -11,9 +11,13 @@ import pytest
 import launcher
 from dataloaders.ops.numpy_op import Batch, NumpyOp
 from dataloaders.pipeline import Pipeline
+from ops.model_op import ModelOp
+from ops.sliced import Sliced
 from runtime.description import settings, worded
+from runtime.scheduler import EpochScheduler
+from runtime.slicers import AxisSlicer
 from scripts.compose import compose
-from tests.traces.small import Net, Rows, estimator
+from tests.traces.small import CrossEntropy, Net, Rows, estimator
 from traces.io.graph import flow
 from traces.io.logger import Logger
 from traces.io.restore_wizard import RestoreWizard
@@ -23,7 +27,7 @@ from traces.trace import Trace
 from visualizers.flowchart import flowchart, rows_of
 
 VOID = {"meta", "br"}
-EVIL = "<script>alert('x')</script>"
+EVIL = "<script>alert('$x_$')</script>"  # and no formula for whoever draws it
 
 
 class Page(HTMLParser):
@@ -84,17 +88,18 @@ def test_the_report_holds_the_run(tmp_path):
     run = estimator(
         [Accuracy(true_key="label", pred_key="y"), Named(), Logger(2), Traceability(tmp_path, Half("a", "b"))]
     )
-    run.pipeline.add_ops([Half("x", "x"), Batch(), Half("x", EVIL, mode="!test")])
+    run.pipeline.add_ops([Half("x", "x"), Batch(), Half("x", EVIL, mode="!test"), lambda batch, rng: batch])
     run.fit(f"Small {EVIL}")
     run.test()
     (file,) = tmp_path.iterdir()
-    assert file.name == "small_script_alert_x_script.html"
+    assert file.name == "small_script_alert_x__script.html"
     found = page(file)
     sections = found.sections
     assert EVIL in sections[""] and EVIL in sections["graph"] and f"eval/{EVIL}" in sections["curves"]
     for name in ("train/ce", "eval/accuracy", "test/accuracy"):
         value = run.summary.series(name)[1][-1]
         assert re.search(rf"{name}\s+8\s+{value:.6g}\s", sections["curves"]), name
+    assert "<lambda>" in sections["graph"]
     assert "svg" in found.tags and sections["graph"].count("CrossEntropy") >= 6
     assert re.search(r"train\n.*UpdateOp\(Net\).*eval\n.*test\n.*infer\n", sections["graph"], re.DOTALL)
     for text in ("epochs = 2", "average_loss = False", "log_steps = 2", "true_key = 'label'", "inputs = ('a',)"):
@@ -171,6 +176,17 @@ def test_the_graph_follows_keys_modes_and_the_last_writer():
     assert drawing.count("<rect") == 8 and drawing.count("label</text>") == 2
     heights = [float(y) for y in re.findall(r'<rect x="[^"]*" y="([^"]*)"', drawing)]
     assert heights == sorted(heights) and len(set(heights)) == 7
+
+
+def test_scheduled_and_nested_ops_are_shown_with_what_they_read_and_write():
+    extra = [EpochScheduler({1: CrossEntropy(("y", "label"), "more", mode="train"), 3: None}),
+             Sliced(ModelOp(Net(), "x", "part"), AxisSlicer(0, "x", "part"))]  # fmt: skip
+    run = estimator(ops=extra)
+    nodes = {node.name: node for node in flow(run, "train")}
+    scheduled, sliced = nodes["EpochScheduler(1: CrossEntropy, 3: none)"], nodes["Sliced(ModelOp)"]
+    assert [key for _, key in scheduled.sources] == ["y", "label"] and scheduled.outputs == ["more"]
+    assert [key for _, key in sliced.sources] == ["x"] and sliced.outputs == ["part"]
+    assert not any("Scheduler" in node.name for node in flow(run, "eval"))
 
 
 @pytest.mark.parametrize(("value", "words"), [

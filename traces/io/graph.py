@@ -1,5 +1,6 @@
 """Which op or trace reads what from whom: a mode's way from its data through pipeline and network to the traces."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,21 +48,34 @@ def flow(estimator: Any, mode: str, ds_id: str = "") -> list[Node]:
         everything = list(writers)
         add(title(op), "pipeline", getattr(op, "inputs", everything), getattr(op, "outputs", everything))
     for op in estimator.network.ops:
-        if active(op.mode, mode) and active(op.ds_id, ds_id):
-            add(title(op), "network", op.inputs, op.outputs)
+        parts = [part for part in chosen(op) if active(part.mode, mode) and active(part.ds_id, ds_id)]
+        if parts:
+            reads, writes = (
+                dict.fromkeys(k for part in parts for k in getattr(part, n)) for n in ("inputs", "outputs")
+            )
+            add(title(op), "network", list(reads), list(writes))
     for trace in estimator.traces if mode != "infer" else ():
         if active(trace.mode, mode) and active(trace.ds_id, ds_id):
             add(title(trace), "trace", trace.inputs, trace.outputs)
     return nodes
 
 
+def chosen(op: Any) -> list[Any]:
+    """The ops that a scheduled one can be, or the op itself."""
+    scheduler = getattr(op, "scheduler", None)
+    return [op] if scheduler is None else [own for own in scheduler.values if own is not None]
+
+
 def title(op: Any) -> str:
-    """A class' name, with those of the ops or models inside."""
-    inner = [type(part).__name__ for part in getattr(op, "ops", None) or getattr(op, "values", None) or ()]
+    """A class' name, with those of the ops or models inside, and of a scheduled one by epoch; a function's own name."""
+    if inspect.isroutine(op):
+        return op.__name__
     scheduler = getattr(op, "scheduler", None)
     if scheduler is not None:
-        inner = [type(part).__name__ for part in scheduler.values]
-    elif not inner:
-        inner = [type(model).__name__ for model in getattr(op, "models", {}).values()]
-    name = type(op).__name__ if scheduler is None else type(scheduler).__name__
-    return f"{name}({', '.join(dict.fromkeys(inner))})" if inner else name
+        names = ["none" if own is None else title(own) for own in scheduler.values]
+        epochs = getattr(scheduler, "epochs", None)
+        names = names if epochs is None else [f"{first}: {name}" for first, name in zip(epochs, names, strict=True)]
+        return f"{type(scheduler).__name__}({', '.join(names)})"
+    inside = getattr(op, "ops", None) or getattr(op, "models", {}).values()
+    inner = dict.fromkeys(type(part).__name__ for part in inside if part is not None)
+    return f"{type(op).__name__}({', '.join(inner)})" if inner else type(op).__name__

@@ -1,5 +1,6 @@
 """TensorBoard's event files, written by the tensorboard package's own writer."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from runtime.instantiate import locate
 from runtime.op import as_tuple
 from runtime.trees import flatten
 from traces.io.batch_display import as_numpy
+from traces.io.graph import Node, flow
 from traces.trace import Trace
 from training.data import plain
 from training.estimator import in_steps
@@ -20,7 +22,7 @@ BINS = 30
 
 
 class TensorBoard(Trace):
-    """Writes scalars, images, weight histograms and the graph of ops below `log_dir`, a run a mode.
+    """Writes scalars, images, weight histograms and the graph from data to traces below `log_dir`, a run a mode.
 
     update_freq: how often the training losses of a step are written ("10s", 10, "1e" or None for never); everything
     that is logged under another name is written when it is logged. write_images: batch keys (B, H, W, C), of which the
@@ -51,7 +53,7 @@ class TensorBoard(Trace):
         length, self.begun = self.estimator.steps_per_epoch, self.estimator.step
         self.steps = [in_steps(every, length, "update_freq") for every in self.frequencies]
         if self.write_graph and self.estimator.step == 0 and data.mode == "train":
-            self._writer("train").add_graph(graph(self.estimator.network))
+            self._writer("train").add_graph(graph(flow(self.estimator, "train")))
 
     def on_epoch_begin(self, data: Any) -> None:
         """Remembers that an evaluation's first batch comes."""
@@ -137,7 +139,7 @@ class Writer:
         self._file.add_event(event)
 
     def add_graph(self, nodes: list[dict[str, Any]]) -> None:
-        """Writes the graph of ops."""
+        """Writes the graph."""
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.compat.proto.graph_pb2 import GraphDef  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.compat.proto.node_def_pb2 import NodeDef  # pyright: ignore[reportAttributeAccessIssue]
@@ -151,20 +153,13 @@ class Writer:
         self._file.close()
 
 
-def graph(network: Any) -> list[dict[str, Any]]:
-    """The ops as nodes (name, op, input): its inputs are the last ops before it that write its keys, or the batch."""
-    nodes: list[dict[str, Any]] = []
-    writers: dict[str, str] = {}
-    for index, op in enumerate(network.ops):
-        kind = type(op).__name__
-        for key in op.inputs:
-            if key not in writers:
-                writers[key] = f"batch/{key}"
-                nodes.append({"name": writers[key], "op": "Batch"})
-        name = f"{index}_{kind}"
-        nodes.append({"name": name, "op": kind, "input": list(dict.fromkeys(writers[key] for key in op.inputs))})
-        writers |= dict.fromkeys(op.outputs, name)
-    return nodes
+def graph(nodes: Sequence[Node]) -> list[dict[str, Any]]:
+    """A mode's nodes in TensorBoard's form: name, op and the names of those it reads from."""
+    names = [re.sub(r"\W+", "_", f"{place}_{node.name}") for place, node in enumerate(nodes)]
+    return [
+        {"name": name, "op": node.name.split("(")[0], "input": list(dict.fromkeys(names[i] for i, _ in node.sources))}
+        for name, node in zip(names, nodes, strict=True)
+    ]
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from dataloaders.datasets.composed import CombinedDataset, ExtendDataset, Interl
 from dataloaders.datasets.derived import GeneratorDataset, OpDataset
 from dataloaders.datasets.folders import SiameseDirDataset, TextDirDataset
 from dataloaders.datasets.rows import NumpyDataset
+from dataloaders.datasets.sliced import SlicedDataset
 from dataloaders.datasets.summary import KeySummary
 from dataloaders.ops.numpy_op import Batch, NumpyOp, RemoveIf
 from dataloaders.pipeline import Pipeline
 from dataloaders.toy2d import Moons
 from runtime.errors import UsageError
+from runtime.slicers import AxisSlicer
 
 
 def numbers(count, offset=0, key="x"):
@@ -157,6 +159,7 @@ def everything(root):
         "unpaired": BatchDataset([pairs, numbers(5)], [4, 4]), "texts": texts,
         "pairs": CombinedDataset([pairs, pairs]), "extend": ExtendDataset(pairs, 8),
         "made": GeneratorDataset(drawn, 8), "source": CombinedDataset([Moons(4)] * 2),
+        "sliced": SlicedDataset(NumpyDataset({"x": np.arange(24).reshape(3, 8)}), AxisSlicer(0, "x")),
     }  # fmt: skip
 
 
