@@ -14,9 +14,9 @@ class Convolution(nn.Module):
 
     `Convolution.weight_gradient` (class attribute, read while tracing) chooses how the weight gradient is computed
     where stride, dilation and groups are 1: "convolution", "unfold" (MLX's own: patches and a matmul) or "auto": on a
-    CPU in float32 as matrix products (models/convolution_products.py), and values and input gradients too where that is
-    faster; else a convolution except on Metal, where nobody has measured it. A convolution took about a quarter of
-    unfold's time on one H100 (bf16, 3x3, 128 channels).
+    CPU in float32 as matrix products (models/convolution_products.py), and so are values and input gradients where that
+    is faster, these with any stride; else a convolution except on Metal, where nobody has measured it. A convolution
+    took about a quarter of unfold's time on one H100 (bf16, 3x3, 128 channels).
     """
 
     weight_gradient: str = "auto"
@@ -67,9 +67,10 @@ class Convolution(nn.Module):
                              f"{self.inputs} (channels); got shape {tuple(x.shape)}.")  # fmt: skip
         choice = self.weight_gradient
         wanted = not mx.metal.is_available() if choice == "auto" else choice == "convolution"
-        dense = self.groups == 1 and {*self.stride, *self.dilation} == {1}
+        dense = self.groups == 1 and {*self.dilation} == {1}
+        swap = wanted and dense and {*self.stride} == {1}
         products = dense and choice == "auto" and mx.default_device() == mx.Device(mx.cpu)
-        return Geometry(self.stride, self.padding, self.dilation, self.groups, dense and wanted, products)
+        return Geometry(self.stride, self.padding, self.dilation, self.groups, swap, products)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, ...S, inputs) -> (B, ...S', outputs), S' = (S + 2 padding - dilation (kernel - 1) - 1) // stride + 1."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from models.bilinear import Bilinear, Stacked, bilinear
-from models.convolution_products import correlated, flipped, overlapped
+from models.convolution_products import correlated, overlapped, transposed
 
 Sizes = tuple[int, ...]
 
@@ -22,8 +22,8 @@ Sizes = tuple[int, ...]
 class Geometry(NamedTuple):
     """How windows lie on x, per dimension.
 
-    For stride, dilation and groups of 1: swap, `overlap` as one convolution; products, all forms as matrix products
-    where they are faster, for float32 on a CPU.
+    swap: `overlap` as one convolution, for stride, dilation and groups of 1. products: matrix products for float32 on a
+    CPU, for dilation and groups of 1; `correlate` and `overlap` with other strides are MLX's even so.
     """
 
     stride: Sizes
@@ -33,9 +33,9 @@ class Geometry(NamedTuple):
     swap: bool = False
     products: bool = False
 
-    def multiplies(self, a: mx.array, b: mx.array) -> bool:
-        """Whether a form of these arrays may be made of products."""
-        return self.products and a.dtype == b.dtype == mx.float32
+    def multiplies(self, a: mx.array, b: mx.array, strided: bool = False) -> bool:
+        """Whether a form of these arrays, one that is made for strides too or not, is made of products."""
+        return self.products and (strided or {*self.stride} == {1}) and a.dtype == b.dtype == mx.float32
 
 
 def plain(x: mx.array, w: mx.array, geometry: Geometry) -> mx.array:
@@ -55,8 +55,7 @@ def correlate(geometry: Geometry) -> Bilinear:
 
     def run(x, w):
         padding = geometry.padding
-        found = correlated(x, w, padding, padding) if geometry.multiplies(x, w) else None
-        return plain(x, w, geometry) if found is None else found
+        return correlated(x, w, padding, padding) if geometry.multiplies(x, w) else plain(x, w, geometry)
 
     return bilinear(run, adjoint, stacked(correlate, geometry, (-1, 0, -1)))
 
@@ -66,10 +65,8 @@ def spread(geometry: Geometry, extent: Sizes) -> Bilinear:
     """The transposed convolution f(y, w) -> x, where x has the sizes `extent`."""
 
     def run(y, w):
-        if geometry.multiplies(y, w):
-            padding = [k - 1 - p for k, p in zip(w.shape[1:-1], geometry.padding, strict=True)]
-            if (found := correlated(y, flipped(w), padding, padding)) is not None:
-                return found
+        if geometry.multiplies(y, w, strided=True):
+            return transposed(y, w, geometry.stride, geometry.padding, extent)
         at = mx.zeros((y.shape[0], *extent, w.shape[-1] * geometry.groups), y.dtype)  # never computed
         return mx.vjp(lambda x: plain(x, w, geometry), [at], [y])[1][0]
 

@@ -1,9 +1,9 @@
-"""Convolutions with stride, dilation and groups of 1 as a few large matrix products, for float32 on a CPU.
+"""Convolutions with dilation and groups of 1 as a few large matrix products, for float32 on a CPU.
 
 On rows of a grid padded enough, a window's place is a constant offset: neighbours of all positions are one slice,
 which costs no copy. Positions whose window sticks out of the grid are computed too, and cut off or met by zeros.
 
-Shapes, with one S per dimension: x (B, ...S, C), w (O, ...kernel, C), y (B, ...S', O), S' = S + 2 padding - kernel + 1.
+Shapes, with one S per dimension: x (B, ...S, C), w (O, ...kernel, C), y (B, ...S', O).
 """
 
 import math
@@ -44,13 +44,13 @@ def pays(w: mx.array, grid: Sequence[int], out: Sequence[int]) -> bool:
     return waste * outputs * (0.3 + 0.02 * channels) < channels * (0.8 + 0.02 * outputs)
 
 
-def correlated(x: mx.array, w: mx.array, before: Sequence[int], after: Sequence[int]) -> mx.array | None:
-    """The convolution of x, padded by `before` and `after`, with w, a product a place; None where MLX's is faster."""
+def correlated(x: mx.array, w: mx.array, before: Sequence[int], after: Sequence[int]) -> mx.array:
+    """The convolution of x, padded by `before` and `after`, with w: a product a place of the window, or MLX's."""
     kernel = w.shape[1:-1]
     grid = [n + b + a for n, b, a in zip(x.shape[1:-1], before, after, strict=True)]
     out = [n - k + 1 for n, k in zip(grid, kernel, strict=True)]
     if not pays(w, grid, out):
-        return None
+        return mx.conv_general(padded(x, before, after), w)
     places = offsets(kernel, grid)
     # one more image of zeros, so that the last windows' rows exist
     rows = padded(x, before, after, images=int(places[-1] > 0)).reshape(-1, x.shape[-1])
@@ -63,14 +63,40 @@ def correlated(x: mx.array, w: mx.array, before: Sequence[int], after: Sequence[
     return mx.contiguous(total.reshape(len(x), *grid, -1)[(slice(None), *inside)])
 
 
-def flipped(w: mx.array) -> mx.array:
-    """The weights (C, ...kernel, O) whose convolution is the transpose of that with w."""
-    backwards = (slice(None, None, -1),) * (w.ndim - 2)
-    return mx.contiguous(mx.swapaxes(w[(slice(None), *backwards)], 0, -1))
+def transposed(
+    y: mx.array, w: mx.array, stride: Sequence[int], padding: Sequence[int], extent: Sequence[int]
+) -> mx.array:
+    """The transpose of the convolution with w, from y to an x of the sizes `extent`.
+
+    Positions of x with the same remainder by the stride meet the same places of the window: each such phase is a
+    convolution of y with these places, backwards.
+    """
+    starts = [p // s for p, s in zip(padding, stride, strict=True)]  # of x, in steps of the stride
+    counts = [-(-(p + n) // s) - q for p, n, s, q in zip(padding, extent, stride, starts, strict=True)]
+    phases = []
+    for phase in product(*map(range, stride)):
+        part = mx.swapaxes(w[(slice(None), *(slice(r, None, s) for r, s in zip(phase, stride, strict=True)))], 0, -1)
+        kernel = part.shape[1:-1]
+        if 0 in kernel:  # a stride longer than the window
+            phases.append(mx.zeros((len(y), *counts, w.shape[-1])))
+            continue
+        backwards = mx.contiguous(part[(slice(None), *(slice(None, None, -1) for _ in kernel))])
+        before = [k - 1 - q for k, q in zip(kernel, starts, strict=True)]
+        after = [n + q - m for n, q, m in zip(counts, starts, y.shape[1:-1], strict=True)]
+        phases.append(correlated(y, backwards, before, after))
+    if len(phases) == 1:
+        return phases[0]
+    dimensions = len(extent)
+    x = mx.stack(phases).reshape(*stride, len(y), *counts, -1)
+    paired = [axis for i in range(dimensions) for axis in (dimensions + 1 + i, i)]
+    whole = [n * s for n, s in zip(counts, stride, strict=True)]
+    x = x.transpose(dimensions, *paired, -1).reshape(len(y), *whole, -1)
+    inside = [slice(p - q * s, p - q * s + n) for p, q, s, n in zip(padding, starts, stride, extent, strict=True)]
+    return mx.contiguous(x[(slice(None), *inside)])
 
 
 def overlapped(x: mx.array, y: mx.array, padding: Sequence[int]) -> mx.array:
-    """The gradient of w for the gradient y of the convolution.
+    """The gradient of w for the gradient y of a convolution with stride 1.
 
     Places along the last axis are copied side by side, so that the products are few and wide; those along the others
     are offsets, unless there are few channels.

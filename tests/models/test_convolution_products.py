@@ -7,7 +7,7 @@ import pytest
 
 from models import convolution, convolution_products
 from models.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose2d
-from models.convolution_products import correlated, flipped, offsets, overlapped, padded, pays
+from models.convolution_products import correlated, offsets, overlapped, padded, pays, transposed
 
 
 def normal(*shape, seed=0):
@@ -20,19 +20,18 @@ def close(found, wanted):
 
 @pytest.fixture
 def used(monkeypatch):
-    """How often each of MLX's convolution and the products is called while tracing."""
-    counts = {"convolution": 0, "correlated": 0, "overlapped": 0}
+    """How often MLX's convolution and each form as products is called while tracing."""
+    counts = {"convolution": 0, "correlated": 0, "transposed": 0, "overlapped": 0}
 
     def counted(name, call):
         def run(*given, **options):
-            found = call(*given, **options)
-            counts[name] += found is not None
-            return found
+            counts[name] += 1
+            return call(*given, **options)
 
         return run
 
     monkeypatch.setattr(mx, "conv_general", counted("convolution", mx.conv_general))
-    for name in ("correlated", "overlapped"):
+    for name in ("correlated", "transposed", "overlapped"):
         monkeypatch.setattr(f"models.convolution_forms.{name}", counted(name, getattr(convolution_products, name)))
     return counts
 
@@ -45,30 +44,46 @@ def test_layers_and_gradients_equal_mlx_on_a_cpu(kind, theirs, dims, inputs, out
     other.update({"weight": layer.weight, "bias": layer.bias})
     x, probe = normal(3, *(9,) * dims, inputs), normal(3, *(9,) * dims, outputs, seed=1)
     close(layer(x), other(x))
-    assert (used["correlated"] > 0) == (inputs > 1)  # a single channel is MLX's
+    assert used["correlated"] == 1 and used["convolution"] == (inputs == 1)  # MLX's for a single channel
     pairs = [nn.value_and_grad(m, lambda m, x: (m(x) * probe).sum())(m, x)[1]["weight"] for m in (layer, other)]
     slopes = [mx.grad(lambda x, m=m: (m(x) * probe).sum())(x) for m in (layer, other)]
     close(*pairs)
     close(*slopes)
-    assert used["overlapped"] > 0
+    assert used["overlapped"] > 0 < used["transposed"]
 
 
-def test_a_transposed_layer_takes_them_too(used):
-    layer, x = ConvTranspose2d(16, 4, 3, padding=1), normal(2, 8, 8, 16)
-    wanted = mx.conv_transpose2d(x, mx.swapaxes(layer.weight, 0, -1), padding=1)
+@pytest.mark.parametrize("stride, padding, more", [(1, 1, 0), (2, 1, 1), (3, 1, 0)])
+def test_transposed_layers_and_gradients_equal_mlx_on_a_cpu(stride, padding, more, used):
+    layer = ConvTranspose2d(16, 4, 3, stride=stride, padding=padding, output_padding=more)
+    x = normal(2, 8, 7, 16)
+
+    def theirs(x, w):
+        return mx.conv_transpose2d(x, mx.swapaxes(w, 0, -1), stride, padding, output_padding=more)
+
+    wanted = theirs(x, layer.weight)
     close(layer(x), wanted)
-    assert used["correlated"] == 1
+    assert used["transposed"] == 1
+    probe = normal(*wanted.shape, seed=1)
+    slopes = mx.grad(lambda x, w: (theirs(x, w) * probe).sum(), (0, 1))(x, layer.weight)
+    close(mx.grad(lambda x: (layer(x) * probe).sum())(x), slopes[0])
+    close(nn.value_and_grad(layer, lambda: (layer(x) * probe).sum())()[1]["weight"], slopes[1])
 
 
-@pytest.mark.parametrize(
-    "layer", [Conv2d(16, 8, stride=2), Conv2d(16, 8, groups=2), Conv2d(16, 8, dilation=2), Conv2d(16, 8)], ids=str
-)
-def test_strides_groups_dilation_and_half_precision_are_left_to_mlx(layer, used):
-    half = {*layer.stride, *layer.dilation, layer.groups} == {1}
-    layer.update({"weight": layer.weight.astype(mx.bfloat16 if half else mx.float32)})
-    x = normal(2, 8, 8, 16).astype(layer.weight.dtype)
+@pytest.mark.parametrize("options", [{"groups": 2}, {"dilation": 2}, {"dtype": mx.bfloat16}], ids=str)
+def test_groups_dilation_and_half_precision_are_left_to_mlx(options, used):
+    dtype = options.pop("dtype", mx.float32)
+    layer, x = Conv2d(16, 8, **options), normal(2, 8, 8, 16).astype(dtype)
+    layer.weight = layer.weight.astype(dtype)
     nn.value_and_grad(layer, lambda: mx.square(layer(x)).sum())()
-    assert used["correlated"] == used["overlapped"] == 0 < used["convolution"]
+    mx.grad(lambda x: layer(x).sum())(x)
+    assert used["correlated"] == used["transposed"] == used["overlapped"] == 0 < used["convolution"]
+
+
+def test_with_a_stride_only_the_input_gradient_is_made_of_products(used):
+    layer, other, x = Conv2d(16, 8, stride=2), nn.Conv2d(16, 8, 3, 2, padding=1, bias=False), normal(2, 8, 7, 16)
+    other.weight = layer.weight
+    close(*(mx.grad(lambda x, m=m: mx.sin(m(x)).sum())(x) for m in (layer, other)))
+    assert used["correlated"] == 0 < used["transposed"]
 
 
 @pytest.mark.parametrize("choice", ["convolution", "unfold"])
@@ -76,7 +91,7 @@ def test_the_switch_leaves_them_out(choice, used, monkeypatch):
     monkeypatch.setattr(convolution.Convolution, "weight_gradient", choice)
     layer, x = Conv2d(16, 8), normal(2, 8, 8, 16)
     nn.value_and_grad(layer, lambda: mx.square(layer(x)).sum())()
-    assert used["correlated"] == used["overlapped"] == 0 < used["convolution"]
+    assert used["correlated"] == used["transposed"] == used["overlapped"] == 0 < used["convolution"]
 
 
 def test_the_choice_follows_the_measured_sizes():
@@ -108,9 +123,9 @@ def test_padding_adds_zeros_and_cuts(before, after, images):
 def test_results_are_contiguous_and_empty_places_do_not_leak():
     x, w = normal(2, 5, 4, 16), normal(3, 3, 3, 16, seed=1)
     y, alone = (correlated(images, w, (1, 1), (1, 1)) for images in (x, x[:1]))
-    assert y is not None and alone is not None
     # the first image does not see the second, though its last windows' rows reach into it
     assert mx.array_equal(y[:1], alone).item()
     gradient = overlapped(x, mx.concatenate([y[:1], mx.zeros_like(y[1:])]), (1, 1))
     assert mx.allclose(gradient, overlapped(x[:1], y[:1], (1, 1)), rtol=1e-5, atol=1e-4).item()
-    assert np.asarray(y).flags.c_contiguous and np.asarray(flipped(w)).flags.c_contiguous
+    spread = transposed(y, w, (2, 2), (1, 1), (9, 7))
+    assert np.asarray(y).flags.c_contiguous and np.asarray(spread).flags.c_contiguous
