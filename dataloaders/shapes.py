@@ -33,18 +33,27 @@ class Shapes(Source):
         kind, angle, radius, x, y = (drawn[:, k, None, None] for k in range(5))
         label = (kind * len(KINDS)).astype(np.int32)
         radius = 0.3 + 0.35 * radius  # half an image's side is 1
-        grid = (np.arange(self.size, dtype=np.float32) + 0.5) * 2 / self.size - 1
-        dx, dy = grid - (2 * x - 1) * (0.95 - radius), grid[:, None] - (2 * y - 1) * (0.95 - radius)
-        c, s = np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)
-        u, v = (c * dx + s * dy) / radius, (c * dy - s * dx) / radius
-        distance = np.choose(label, distances(u, v)) * radius * self.size / 2  # in pixels
-        cover = np.clip(0.5 - distance, 0, 1)[..., None]
+        x, y = ((2 * place - 1) * (0.95 - radius) for place in (x, y))
+        cover = covers(label, 2 * np.pi * angle, radius, x, y, self.size)[..., None]
         bright, dark = 0.2 + 0.8 * drawn[:, None, None, 5:8], -1 + 0.6 * drawn[:, None, None, [8, 9, 8]]
         return {"x": dark + (bright - dark) * cover, "label": label[:, 0, 0]}
 
     def fingerprint(self) -> str:
         """A hash of the parameters."""
         return digest("Shapes", self.count, self.size, self.seed)
+
+
+def covers(kind: np.ndarray, angle: np.ndarray, radius: np.ndarray, x: np.ndarray, y: np.ndarray, size: int):
+    """The share of each pixel that lies in the shape, (N, size, size) float32, from numbers (N, 1, 1) of each image.
+
+    kind: index into KINDS. Radius and centre are in halves of an image's side, from its middle.
+    """
+    grid = (np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1
+    dx, dy = grid - x, grid[:, None] - y
+    c, s = np.cos(angle), np.sin(angle)
+    u, v = (c * dx + s * dy) / radius, (c * dy - s * dx) / radius
+    distance = np.choose(kind, distances(u, v)) * radius * size / 2  # in pixels
+    return np.clip(0.5 - distance, 0, 1)
 
 
 def distances(u: np.ndarray, v: np.ndarray) -> list[np.ndarray]:

@@ -35,6 +35,7 @@ def get_estimator(
     log_steps: int = 500,
     save_dir: str = "",
     root: str = "data/fashion_mnist",
+    precision: str = "fp32",
     seed: int = 0,
 ) -> Estimator:
     """An estimator whose test data is half of Fashion-MNIST's 10,000 test images, the other half its evaluation's."""
@@ -65,7 +66,7 @@ def get_estimator(
         LRScheduler(model=model, lr_fn=lambda step: cosine_decay(step, cycle_length=steps, init_lr=1e-3)),
         Logger(log_steps=log_steps),
     ]
-    return Estimator(pipeline=pipeline, network=network, epochs=epochs, traces=traces, seed=seed)
+    return Estimator(pipeline=pipeline, network=network, epochs=epochs, traces=traces, seed=seed, precision=precision)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def test_a_resumed_network_is_the_uninterrupted_one_bit_for_bit(fashion):
 def test_a_checkpoint_is_evaluated_and_opened_from_the_file_alone(fashion, capsys):
     summary = train(fashion / "r", *LENET, "optimizer.ema=[0.5]", "max_steps=4", "eval_every=4s")
     values, _ = evaluate_run(fashion / "r")
+    assert set(values) == {f"{mode}/{name}" for mode in ("eval", "test") for name in ("loss", "accuracy")}
     for name in ("eval/loss", "eval/accuracy"):
         assert values[name] == pytest.approx(summary.latest[name], rel=1e-6)
     run: Any = load_run(fashion / "r")

@@ -22,7 +22,9 @@ from runtime.instantiate import build
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 OTHERS = {"dit_b", "dit_m", "dit_l", "dit_xl", "imf_dit_xl"}  # sizes of dit_s and imf_dit: counted in test_dit.py
-OTHERS |= {"autoencoder", "vae", "lenet"}
+OTHERS |= {"autoencoder", "vae", "lenet", "resnet9", "wide_resnet", "segmentation_unet", "attention_unet", "gpt"}
+OTHERS |= {"vit_tiny", "vit_small", "vit_base", "vit_large", "transformer", "siamese"}
+OTHERS |= {"cvae_encoder", "cvae_decoder", "dcgan_generator", "dcgan_discriminator"}
 SHAPES = {"mlp": [2], "residual_mlp": [2], "cnn": [8, 8, 1], "unet": [8, 8, 3]}
 SMALL = {"unet": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "heads": 2, "dropout": 0.1}}
 SMALL["mlp"] = {"hidden": 16, "depth": 2}
