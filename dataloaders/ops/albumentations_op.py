@@ -57,6 +57,7 @@ class ImageOp(AlbumentationsOp):
     def __init__(self, inputs: Names, outputs: Names, mode: Names = None, ds_id: Names = None, **settings: Any):
         super().__init__(inputs, outputs, mode, ds_id)
         self.func = self.built(settings)
+        self.more: dict[str, Any] = {}  # what the transform reads beside the image
 
     def forward(self, data: Any, state: Any) -> Any:
         """The changed images."""
@@ -64,7 +65,7 @@ class ImageOp(AlbumentationsOp):
         changed = []
         for image in data if self.in_list else [data]:
             self.func.set_random_state(np.random.default_rng(seed), random.Random(seed))
-            changed.append(self.func(image=np.asarray(image))["image"])
+            changed.append(self.func(image=np.asarray(image), **self.more)["image"])
         return changed if self.out_list else changed[0]
 
 
@@ -74,10 +75,12 @@ class JointOp(AlbumentationsOp):
     image_in ... keypoints_out: keys; an output's is its input's unless given. bbox_params: "coco", "pascal_voc",
     "albumentations", "yolo", or a dictionary of albumentations' BboxParams; keypoint_params: "xy", "yx", "xya", ...,
     or a dictionary of KeypointParams. Boxes and keypoints outside of the result are dropped, so that their number
-    may change: batch them with `Batch(pad_value=...)`. positional: arguments that may come without a name.
+    may change: batch them with `Batch(pad_value=...)`. positional: arguments that may come without a name. extra: what
+    the transform reads of the last inputs, by albumentations' names.
     """
 
     positional: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -132,9 +135,10 @@ class JointOp(AlbumentationsOp):
     def forward(self, data: Any, state: Any) -> Any:
         """The image and all that belongs to it, changed together."""
         given = {name: np.asarray(value) for name, value in zip(self.targets, data, strict=False)}
+        more = dict(zip(self.extra, data[len(self.targets) + self.mask_count :], strict=True))
         if self.mask_count:
-            given["masks"] = np.stack(data[len(self.targets) :])
+            given["masks"] = np.stack(data[len(self.targets) :][: self.mask_count])
         seed = int(state["rng"].integers(2**63))
         self.func.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        found = self.func(**given)
+        found = self.func(**given, **more)
         return [found[name] for name in self.targets] + list(found.get("masks", ())[: self.mask_count])

@@ -27,3 +27,28 @@ class EachOp(NumpyOp):
     def named(self, found: Any) -> Any:
         """The values by name; one of them may itself be a list."""
         return dict(zip(self.outputs, found if self.out_list else [found], strict=True))
+
+
+class DrawnOp(NumpyOp):
+    """Changes every input of a sample by the same draw: a subclass gives `draw` and `changed`."""
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        """What `changed` gets; shape: of the first input."""
+        raise NotImplementedError
+
+    def changed(self, value: Any, drawn: Any) -> np.ndarray:
+        """The changed value."""
+        raise NotImplementedError
+
+    def forward(self, data: Any, state: Any) -> Any:
+        """The changed values."""
+        values = data if self.in_list else [data]
+        drawn = self.draw(state["rng"], np.shape(values[0]))
+        found = [self.changed(value, drawn) for value in values]
+        return found if self.out_list else found[0]
+
+    def forward_batch(self, data: Any, state: Any) -> Any:
+        """The same, with draws of its own for every sample."""
+        samples = [list(rows) for rows in zip(*data, strict=True)] if self.in_list else data
+        found = [self.forward(sample, state) for sample in samples]
+        return [np.stack(column) for column in zip(*found, strict=True)] if self.out_list else np.stack(found)

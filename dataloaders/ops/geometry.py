@@ -1,5 +1,6 @@
 """Flips, crops, sizes and warps of an image together with its masks, boxes and keypoints."""
 
+from collections.abc import Callable
 from typing import Any
 
 from dataloaders.ops.albumentations_op import JointOp, Settings
@@ -14,6 +15,23 @@ class HorizontalFlip(JointOp):
 
 class VerticalFlip(JointOp):
     """Mirrors up and down."""
+
+
+class Flip(JointOp):
+    """Mirrors left and right, up and down, or both, each as often."""
+
+    transform = "HorizontalFlip"
+
+    def built(self, settings: Settings, wrap: Callable[[Any], Any] = lambda transform: transform) -> Any:
+        """A choice of three; albumentations 2 has none of its own."""
+
+        def choice(across: Any) -> Any:
+            import albumentations as A
+
+            down = A.VerticalFlip(p=1.0)
+            return wrap(A.OneOf([across, down, A.Sequential([across, down], p=1.0)], p=1.0))
+
+        return super().built(settings, choice)
 
 
 class Transpose(JointOp):
@@ -58,6 +76,24 @@ class CropAndPad(JointOp):
 
 class BBoxSafeRandomCrop(JointOp):
     """Cuts a random part that keeps all boxes."""
+
+
+class RandomCropNearBBox(JointOp):
+    """Cuts out the box [x1, y1, x2, y2] of the key `cropping_bbox_in`, its sides shifted by up to a share of its size.
+
+    max_part_shift: that share, .3 by default, or two of them for height and width.
+    """
+
+    positional, extra, defaults = ("max_part_shift",), ("cropping_bbox",), {"max_part_shift": 0.3}
+
+    def __init__(self, cropping_bbox_in: str, *values: Any, **settings: Any):
+        super().__init__(*values, **settings)
+        self.inputs = (*self.inputs, cropping_bbox_in)
+
+    def translated(self, settings: Settings) -> Settings:
+        """A number for both sides; albumentations would take it for the width alone."""
+        share = settings["max_part_shift"]
+        return {**settings, "max_part_shift": (share, share) if isinstance(share, int | float) else share}
 
 
 class SizedCrop(JointOp):

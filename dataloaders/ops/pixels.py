@@ -1,6 +1,12 @@
 """Colours, noise, blur, weather and other changes of an image alone, by albumentations."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
 from dataloaders.ops.albumentations_op import ImageOp, Settings
+from dataloaders.ops.numpy_op import Names
 
 
 class RangeOp(ImageOp):
@@ -114,6 +120,31 @@ class FromFloat(ImageOp):
 
 class Normalize(ImageOp):
     """(x / max_pixel_value - mean) / std, ImageNet's by default."""
+
+
+class ReferenceOp(ImageOp):
+    """Transforms towards a random one of `reference_images`: arrays (H, W, C), or what `read_fn` makes arrays of."""
+
+    def __init__(self, inputs: Names, outputs: Names, reference_images: Sequence[Any], mode: Names = None,
+                 ds_id: Names = None, read_fn: Callable[[Any], np.ndarray] = np.asarray, **settings: Any):  # fmt: skip
+        super().__init__(inputs, outputs, mode, ds_id, metadata_key="references", **settings)
+        self.more = {"references": [np.asarray(read_fn(image)) for image in reference_images]}
+
+
+class HistogramMatching(ReferenceOp):
+    """Gives each channel the reference's histogram, blended with the image by a random share `blend_ratio`."""
+
+
+class FDA(ReferenceOp):
+    """Gives the low frequencies, a share `beta_limit` of them, the reference's amplitudes (arXiv 2004.05498)."""
+
+    defaults = {"beta_limit": 0.1}
+
+
+class RandomErasing(ImageOp):
+    """Erases a random box of area `scale` and proportions `ratio` (arXiv 1708.04896)."""
+
+    transform = "Erasing"
 
 
 class ChannelShuffle(ImageOp):

@@ -15,6 +15,8 @@ SIZES = {
     "Crop": {"x_max": 20, "y_max": 20}, "RandomSizedCrop": {"min_max_height": (10, 20), "height": 16, "width": 16},
     "PadIfNeeded": {"min_height": 40, "min_width": 40}, "CropAndPad": {"px": 3}, "FromFloat": {"dtype": "uint8"},
     "Affine": {"rotate": (-20, 20), "translate": 0.1, "border_handling": "reflect"},
+    **dict.fromkeys(("HistogramMatching", "FDA"),
+                    {"reference_images": [np.arange(3072).reshape(32, 32, 3).astype(np.uint8)]}),
     "LongestMaxSize": {"max_size": 16}, "SmallestMaxSize": {"max_size": 16}, "RandomSunFlare": {"src_radius": 10},
 }  # fmt: skip
 SQUARES = {
@@ -30,7 +32,7 @@ BOXES = {"BBoxSafeRandomCrop", "RandomSizedBBoxSafeCrop"}
 
 def concrete(module, base) -> list[str]:
     found = [name for name, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, base)]
-    return [name for name in found if name not in ("ImageOp", "JointOp", "RangeOp", "SizedCrop")]
+    return [name for name in found if name not in ("ImageOp", "JointOp", "RangeOp", "ReferenceOp", "SizedCrop")]
 
 
 def state(seed: int = 0) -> dict:
@@ -46,6 +48,7 @@ def made(name: str):
         return getattr(pixels, name)("x", "x", **SIZES.get(name, {}))
     sizes = SIZES.get(name, {"height": 16, "width": 16} if name in SQUARES else {})
     more = {"bbox_in": "b", "bbox_params": "pascal_voc"} if name in BOXES else {}
+    more |= {"cropping_bbox_in": "c"} if name == "RandomCropNearBBox" else {}
     return getattr(geometry, name)(image_in="x", mask_in="m", **more, **sizes)
 
 
@@ -53,7 +56,7 @@ def data(name: str) -> dict:
     x = image() if name != "FromFloat" else (image() / 255).astype(np.float32)
     mask = np.zeros((32, 32), np.uint8)
     mask[4:10, 5:20] = 1
-    return {"x": x, "m": mask, "b": np.array([[4.0, 4.0, 20.0, 12.0]])}
+    return {"x": x, "m": mask, "b": np.array([[4.0, 4.0, 20.0, 12.0]]), "c": np.array([4, 4, 20, 12])}
 
 
 def in_another_process(name: str) -> list[bytes]:
@@ -145,3 +148,37 @@ def test_errors_name_values():
     ):
         with pytest.raises(UsageError, match="got"):
             make()
+
+
+def test_flip_mirrors_in_three_ways():
+    x = image()
+    ways = {"across": x[:, ::-1], "down": x[::-1], "both": x[::-1, ::-1]}
+    found = [made("Flip")({"x": x, "m": x[..., 0].copy()}, state(seed)) for seed in range(60)]
+    names = [next(name for name, way in ways.items() if np.array_equal(way, out["x"])) for out in found]
+    assert all(names.count(name) >= 10 for name in ways)
+    assert all(np.array_equal(out["x"][..., 0], out["m"]) for out in found)
+
+
+def test_a_crop_near_a_box_shifts_each_side_by_a_share_of_it():
+    x = np.moveaxis(np.mgrid[:32, :32], 0, -1).astype(np.uint8)[..., [0, 1, 1]]
+    op = geometry.RandomCropNearBBox("box", image_in="x", mask_in="m", max_part_shift=0.25)
+    found = [op({"x": x, "m": x[..., 0].copy(), "box": np.array([8, 10, 16, 22])}, state(seed)) for seed in range(60)]
+    corners = np.array([[*out["x"][0, 0, :2], *out["x"][-1, -1, :2]] for out in found])
+    assert corners.min(0).tolist() == [7, 6, 18, 13] and corners.max(0).tolist() == [13, 10, 24, 17]
+    assert all(np.array_equal(out["x"][..., 0], out["m"]) for out in found)
+
+
+def test_references_give_their_distribution():
+    dark, light = image() // 4, image(1) // 4 + 180
+    op = pixels.HistogramMatching("x", "x", reference_images=[light], blend_ratio=(1, 1))
+    matched = op({"x": dark}, state())["x"]
+    for channel in range(3):
+        assert abs(np.sort(matched[..., channel].ravel()).astype(int) - np.sort(light[..., channel].ravel())).max() <= 2
+    moved = pixels.FDA("x", "x", reference_images=[light], beta_limit=(0.1, 0.1))({"x": dark}, state())["x"]
+    assert moved.mean() > dark.mean() + 60  # the mean is the lowest frequency
+
+
+def test_erasing_takes_a_box_of_the_area_asked_for():
+    op = pixels.RandomErasing("x", "x", scale=(0.1, 0.1), ratio=(1.0, 1.0), fill=7)
+    holes = [(op({"x": np.full((50, 50, 3), 128, np.uint8)}, state(seed))["x"] == 7).all(-1) for seed in range(5)]
+    assert all(abs(hole.sum() - 250) < 20 for hole in holes) and len({hole.tobytes() for hole in holes}) == 5

@@ -6,7 +6,7 @@ import pytest
 
 from dataloaders.ops.meta import Fuse, OneOf, Repeat, Sometimes
 from dataloaders.ops.numpy_op import Batch, Delete, NumpyOp, RemoveIf
-from dataloaders.ops.values import LambdaOp, Onehot
+from dataloaders.ops.values import ExpandDims, LambdaOp, Onehot
 from dataloaders.pipeline import Pipeline
 from runtime.errors import UsageError
 
@@ -72,11 +72,11 @@ def test_metas_take_part_in_a_pipeline():
         Sometimes(RemoveIf(lambda x: x > 105, "x", replacement=False), 1.0),
         Batch(),
         Repeat(add(1000), 2),
-        Fuse([Onehot("y", "y", 2)]),
+        Fuse([Onehot("y", "y", 2), ExpandDims("y", "y", axis=0)]),
     ]
     batch = Pipeline(eval_data=Rows(), batch_size=8, ops=ops).get_results("eval")
     assert sorted(batch["x"][batch["mask"] == 1]) == [2104, 2105]
-    assert batch["y"].shape == (8, 2)
+    assert batch["y"].shape == (8, 1, 2)
     train = Pipeline(train_data=Rows(), batch_size=8, ops=ops)
     assert train.get_results("train")["mask"].sum() == 2
 
