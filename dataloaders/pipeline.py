@@ -15,7 +15,7 @@ from dataloaders.schedule import Schedule
 from dataloaders.source import Source, digest
 from dataloaders.workers import Key, Place, Processes, Threads, in_order
 from runtime.errors import UsageError
-from runtime.op import NumpyBatch
+from runtime.op import NumpyBatch, as_list
 
 Size = int | Mapping[str, Any] | None
 
@@ -25,11 +25,11 @@ class Pipeline:
 
     train_data, eval_data, test_data: a Source, any data set with `len` and `[i] -> dict`, or {ds_id: data set}.
     batch_size: one for all, or {mode: size} or {mode: {ds_id: size}}; a `Batch` op of the list overrides it.
-    ops: NumpyOps, which see one sample before `Batch` and batches after it, and plain batch ops of mode "train".
-    num_process: worker processes (spawned) that make batches; 0: none. workers: threads that make training batches;
-    more than one pays where an op computes outside Python (exact OT). prefetch: batches produced ahead in a thread
-    (0: no thread). repeat_first: train on the first batch for ever. shape, classes: of one sample, checked against
-    Sources (None: taken from them); configs state them so that models can refer to them.
+    ops: one or several: NumpyOps, which see one sample before `Batch` and batches after it, and plain batch ops of mode
+    "train". num_process: worker processes (spawned) that make batches; 0: none. workers: threads that make training
+    batches; more than one pays where an op computes outside Python (exact OT). prefetch: batches produced ahead in a
+    thread (0: no thread). repeat_first: train on the first batch for ever. shape, classes: of one sample, checked
+    against Sources (None: taken from them); configs state them so that models can refer to them.
     rank, world: this process reads every world-th row of each pass, from row `rank` of its order on, in batches of
     batch_size; all ranks get equally many batches, of no common row, and random numbers of their own.
 
@@ -44,7 +44,7 @@ class Pipeline:
         eval_data: Any = None,
         test_data: Any = None,
         batch_size: Size = None,
-        ops: Sequence[Any] = (),
+        ops: Any = (),
         num_process: int = 0,
         seed: int = 0,
         shape: tuple[int, ...] | None = None,
@@ -82,8 +82,9 @@ class Pipeline:
             if source.classes != self.classes:
                 raise UsageError(f"dataloaders.classes is {self.classes}, but {mode} data has {source.classes}.")
 
-    def add_ops(self, ops: Sequence[Any]) -> None:
+    def add_ops(self, ops: Any) -> None:
         """Appends ops, plain ones of mode "train"; iterators made before are not changed."""
+        ops = as_list(ops)
         for op in ops:
             if span(op) < 1:
                 raise UsageError(f"{type(op).__name__}.span must be at least 1, got {span(op)}.")

@@ -4,7 +4,7 @@ A batch is one flat dictionary of arrays whose first axis is the sample. Ops rea
 A generative objective is one op: `ObjectiveOp` puts its loss under "loss".
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,11 @@ class Context:
 def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """One name, several or none, as a tuple."""
     return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def as_list(given: Any) -> list:
+    """One thing, several or None, as a list."""
+    return [] if given is None else list(given) if isinstance(given, Iterable) else [given]
 
 
 def by_name(model: nn.Module) -> dict[str, nn.Module]:

@@ -17,8 +17,8 @@ Many = Any  # one module, or a list of them
 def build(
     model_fn: Callable[[], Many],
     optimizer_fn: Maker | None | Sequence[Maker | None] = None,
-    model_name: str | Sequence[str] | None = None,
     weights_path: str | Path | Sequence[str | Path | None] | None = None,
+    model_name: str | Sequence[str] | None = None,
 ) -> Many:
     """The module that `model_fn` makes, with an optimizer for `UpdateOp`; a list where it makes several.
 

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch, active, as_tuple
+from runtime.op import Batch, active, as_list, as_tuple
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
 from training.data import Data
@@ -33,19 +33,19 @@ class Estimator:
     """Trains a network on a pipeline and tells its traces.
 
     epochs, max_steps, max_time (seconds of training, earlier sittings included): whichever comes first.
-    eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. Traces declare data keys in `inputs` and are told
-    in their order; one step goes: train step, on_batch_end, on_epoch_end, evaluation (whose loss is logged before its
-    own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass over the data, whose
-    order goes on from epoch to epoch; eval_steps_per_epoch: most batches of each data set of an evaluation (a test is
-    always whole). monitor_names: keys averaged and logged beside the losses.
+    eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. traces: one or several; they declare data keys in
+    `inputs` and are told in their order; one step goes: train step, on_batch_end, on_epoch_end, evaluation (whose loss
+    is logged before its own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass
+    over the data, whose order goes on from epoch to epoch; eval_steps_per_epoch: most batches of each data set of an
+    evaluation (a test is always whole). monitor_names: keys averaged and logged beside the losses.
     """
 
-    def __init__(self, pipeline, network: Network, epochs: int | None = 1, traces: Sequence = (), *,
+    def __init__(self, pipeline, network: Network, epochs: int | None = 1, traces: Any = (), *,
                  max_steps: int | None = None, max_time: float | None = None, seed: int = 0, accumulate: int = 1,
                  precision: str = "fp32", compile: bool = True, eval_every: str | int | None = "1e",
                  train_steps_per_epoch: int | None = None, eval_steps_per_epoch: int | None = None,
                  monitor_names: str | Sequence[str] = ()):  # fmt: skip
-        self.pipeline, self.network, self.traces, self.seed = pipeline, network, list(traces), seed
+        self.pipeline, self.network, self.traces, self.seed = pipeline, network, as_list(traces), seed
         for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")

@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from runtime.errors import UsageError
 from runtime.nested import Nested, passed
-from runtime.op import Batch, Context, Halt, Op
+from runtime.op import Batch, Context, Halt, Op, as_list
 from runtime.scheduler import ScheduledOp, Scheduler
 from runtime.slots import snapshot, write
 from runtime.watch import Watch
@@ -18,13 +18,13 @@ from training.update import UpdateOp
 
 
 class Network:
-    """Runs ops in order; `UpdateOp`s among them say which loss trains which leaves.
+    """Runs ops (one or several) in order; `UpdateOp`s among them say which loss trains which leaves.
 
     models: every module once, by name. Ops after the last update see the weights from before it.
     """
 
-    def __init__(self, ops: Sequence[Op | Scheduler]):
-        self.ops = [ScheduledOp(op) if isinstance(op, Scheduler) else op for op in ops]
+    def __init__(self, ops: Sequence[Op | Scheduler] | Op | Scheduler):
+        self.ops = [ScheduledOp(op) if isinstance(op, Scheduler) else op for op in as_list(ops)]
         self.updates = [op for op in self.ops if isinstance(op, UpdateOp)]
         for op in self.ops:
             if isinstance(op, Nested) and any(isinstance(inner, UpdateOp) for inner in op.every()):
