@@ -10,7 +10,7 @@ from dataloaders.source import ImageSource
 from runtime.errors import UsageError
 
 
-class CifarFiles(ImageSource):
+class _CifarFiles(ImageSource):
     """Images (32, 32, 3) of pickled batches in `root`/FOLDER, 50,000 "train" and 10,000 "test"."""
 
     NAME, FOLDER, WHERE, CLASSES, LABEL = "", "", "", 0, "labels"
@@ -31,7 +31,7 @@ class CifarFiles(ImageSource):
         super().__init__(np.ascontiguousarray(images), labels, classes=self.CLASSES)
 
 
-class Cifar100(CifarFiles):
+class Cifar100(_CifarFiles):
     """CIFAR-100 (Krizhevsky 2009) with its 100 fine labels, or its 20 coarse ones."""
 
     NAME, FOLDER, CLASSES = "CIFAR-100", "cifar-100-python", 100
@@ -46,7 +46,7 @@ class Cifar100(CifarFiles):
         super().__init__(root, part)
 
 
-class Cifair10(CifarFiles):
+class Cifair10(_CifarFiles):
     """ciFAIR-10 (arXiv 1902.00423): CIFAR-10 whose test images have no near duplicates among the training images."""
 
     NAME, FOLDER, CLASSES = "ciFAIR-10", "ciFAIR-10", 10

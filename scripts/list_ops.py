@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python scripts/
 from scripts.class_index import ROOT, Class, Definition, blocks, is_class, read
 
 PAGE = ROOT / "docs" / "reference.md"
-META = ("Fuse", "OneOf", "Repeat", "Sometimes")
+META = ("Fuse", "OneOf", "Repeat", "Sliced", "Sometimes")
 FRAME = {
     "dataloaders.pipeline.Pipeline", "training.build.build", "training.network.Network", "training.update.UpdateOp",
     "training.estimator.Estimator", "training.summary.Summary", "training.data.Data", "traces.trace.Trace",
@@ -52,7 +52,7 @@ def rules(layers: set[str]) -> dict[str, Rule]:
         "Metrics": lambda one: one.kind("Metric"),
         "Traces": lambda one: one.kind("Trace"),
         "Schedules": lambda one: inside("optimizers")(one) or one.kind("Scheduler"),
-        "Slicers": inside("dataloaders.slicers"),
+        "Slicers": lambda one: one.kind("Slicer"),
         "Data sets": lambda one: (
             one.kind("Source") or (inside("dataloaders.datasets")(one) and (one.has("__len__") or one.kind("Loader")))
         ),

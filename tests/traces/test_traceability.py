@@ -132,6 +132,12 @@ def test_a_failed_run_leaves_a_report_and_a_restored_one_lists_both_sittings(tmp
     assert curve == ["8"]
 
 
+def test_a_report_that_can_not_be_written_does_not_end_the_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert estimator([Traceability(tmp_path / "file")]).fit().steps == 8
+    assert "warning: the report could not be written to" in capsys.readouterr().out
+
+
 def test_a_launchers_run_shows_its_config_and_all_its_curves_after_a_resume(tmp_path):
     common = [
         "run_name=t", "dataloaders.train_data.size=256", "dataloaders.eval_data.size=64", "batch_size=32", "device=cpu",

@@ -78,7 +78,10 @@ class Traceability(Trace):
             "environment": {**checkpoint.provenance(), **device.describe(), "system": platform.platform()},
             "metrics": record if record and record.is_file() else None, "history": estimator.summary.history,
         }  # fmt: skip
-        print(f"report: {self.write(report, self.path)}")
+        try:
+            print(f"report: {self.write(report, self.path)}")
+        except OSError as error:
+            print(f"warning: the report could not be written to {self.path} ({error}).")
 
     @property
     def title(self) -> str:

@@ -40,6 +40,7 @@ def test_split_moves_each_row_once(seed, stratify):
     other, _ = again.split(0.1, 8, seed=seed, stratify=stratify)
     assert other.fingerprint() == tenth.fingerprint() != whole.fingerprint()
     assert list(numbers(9).split([7, 2])["x"]) == [7, 2]
+    assert len(numbers(25).split(0.1)) == 3  # shares are rounded up
     with pytest.raises(UsageError, match="asks 10 rows; needed: 1 to 9"):
         numbers(9).split(10)
 
