@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
+from models import attention
 from models.batch_norm import BatchNorm
 from models.convolution import Conv2d
 from models.dcgan import Generator
+from models.lenet import LeNet
 from models.linear import Linear
+from models.unet import UNet
+from models.vit import ViT
 from ops.model_op import ModelOp
 from runtime.op import TensorOp
+from tests.models.parity import filled, given
 from tests.training.by_hand import KEY, Apply, assert_same, batches, mlp, weights
 from training.build import build
 from training.network import Network
@@ -145,8 +150,14 @@ UPDATES = {
 }
 
 
+OPTIONS = [
+    {}, {"compile": False}, {"accumulate": 2}, {"precision": "fp16"}, {"flatten": True},
+    {"flatten": True, "precision": "fp16"},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("case", UPDATES)
-@pytest.mark.parametrize("options", [{}, {"compile": False}, {"accumulate": 2}, {"precision": "fp16"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_update_follows_its_own_loss(case, options):
     models, data = encoder_and_heads(), batches(6, rows=4)
     ops = [UpdateOp(models[name], loss, optim.SGD, rate, name=name) for name, loss, rate in UPDATES[case]]
@@ -170,3 +181,54 @@ def test_every_update_follows_its_own_loss(case, options):
     tolerance = 5e-3 if "precision" in options else 1e-6
     for name in hand:
         assert_same(weights(models[name]), weights(hand[name]), atol=tolerance)
+
+
+def attending():
+    return ViT((8, 8, 3), classes=4, patch=4, hidden=8, depth=2, heads=2)
+
+
+def checkpointing():
+    return UNet((8, 8, 3), channels=8, multipliers=(1, 2), blocks=1, attention=(4,), checkpoint=True)
+
+
+def plainly(model, x):
+    return model(x).square().mean()
+
+
+def with_times(model, x):
+    return model(x, mx.broadcast_to(mx.array([0.2, 0.7]), (len(x), 2))).square().mean()
+
+
+def along(model, x):
+    """What MeanFlow differentiates: a tangent, and its square."""
+    return mx.jvp(model, [x], [mx.sin(x)])[1][0].square().mean()
+
+
+BODIES = {
+    "pooled convolutions": (lambda: LeNet((18, 18, 3), classes=4, logits=True), plainly),
+    "fused attention": (attending, plainly),
+    "fused attention, tangent": (attending, along),
+    "checkpointed blocks": (checkpointing, with_times),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_two_losses_pull_back_through_derivatives_of_our_own(case, monkeypatch):
+    monkeypatch.setattr(attention, "mode", "fused")
+    make, loss = BODIES[case]
+    model = filled(make(), training=True)
+    start, x = weights(model), given("x", (3, *model.shape))
+
+    def losses(data, ctx, model):
+        first = loss(model, data["x"])
+        return {"a": mx.tanh(first), "b": first + mx.cos(first)}
+
+    updates = [UpdateOp(model, name, optim.SGD, rate) for name, rate in (("a", 1.0), ("b", 0.25))]
+    step = TrainStep(Network([Apply(("a", "b"), losses, model=model), *updates]))
+    step({"x": x}, KEY)
+    hand = filled(make(), training=True)
+    value, grads = nn.value_and_grad(hand, lambda: loss(hand, x))()
+    slope = 1.0 / np.cosh(float(value)) ** 2 + 0.25 * (1 - np.sin(float(value)))
+    moved = {path: np.array(leaf) - start[path] for path, leaf in tree_flatten(model.parameters())}
+    wanted = {path: -slope * np.array(g) for path, g in tree_flatten(grads)}
+    assert_same(moved, wanted, rtol=1e-4, atol=1e-5 * max(np.abs(g).max() for g in wanted.values()))
