@@ -35,7 +35,7 @@ def pays(w: mx.array, grid: Sequence[int], out: Sequence[int]) -> bool:
     """Whether `correlated` beats MLX, which copies all windows (C numbers a place) and takes one product.
 
     `correlated` computes for the whole grid and writes O numbers a place. The nanoseconds a number (.8, .3) and a
-    multiplication (.02) were fitted to a Xeon's times at 8 sizes from 5x5x64 to 64x64x32.
+    multiplication (.02) were fitted to one Xeon's times (benchmarks/convolution.py).
     """
     outputs, channels = w.shape[0], w.shape[-1]
     if max(w.shape[1:-1]) == 1:
