@@ -137,6 +137,10 @@ class Pipeline:
         """The names of a mode's data sets, "" for one without a name."""
         return list(self.schedules[mode].data) if mode in self.schedules else []
 
+    def get_steps(self, mode: str, ds_id: str = "") -> int:
+        """Batches in one pass over a mode's data set."""
+        return self.recipes[mode, ds_id].steps
+
     def ds_id_at(self, mode: str, number: int) -> str:
         """The data set that batch `number` of `batches(mode)` comes from."""
         repeated = mode == "train" and self.repeat_first

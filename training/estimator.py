@@ -1,7 +1,7 @@
 """The loop: batches in, steps, traces told of everything, evaluations when due."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +38,29 @@ class Estimator:
     is logged before its own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass
     over the data, whose order goes on from epoch to epoch; eval_steps_per_epoch: most batches of each data set of an
     evaluation (a test is always whole). monitor_names: keys averaged and logged beside the losses.
+    log_steps, eval_log_steps: what a `Logger()` among the traces goes by (without one nothing is printed): steps
+    between its lines (0: lines of epochs only, None: no lines at all), and the evaluation's batches, counted from 1,
+    after which it says how far that is (none given: the first, a third, two thirds and the last).
     """
 
     def __init__(self, pipeline, network: Network, epochs: int | None = 1, traces: Any = (), *,
                  max_steps: int | None = None, max_time: float | None = None, seed: int = 0, accumulate: int = 1,
                  precision: str = "fp32", compile: bool = True, eval_every: str | int | None = "1e",
                  train_steps_per_epoch: int | None = None, eval_steps_per_epoch: int | None = None,
-                 monitor_names: str | Sequence[str] = ()):  # fmt: skip
+                 monitor_names: str | Iterable[str] | None = (), log_steps: int | None = 100,
+                 eval_log_steps: Sequence[int] = ()):  # fmt: skip
         self.pipeline, self.network, self.traces, self.seed = pipeline, network, as_list(traces), seed
         for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")
-        self.epochs, self.eval_steps_per_epoch, self.monitor_names = (
-            epochs,
-            eval_steps_per_epoch,
-            as_tuple(monitor_names),
-        )
+        if log_steps is not None and log_steps < 0:
+            raise UsageError(f"log_steps must be 0 or more, or None, got {log_steps}.")
+        if any(step < 1 for step in eval_log_steps):
+            raise UsageError(f"eval_log_steps must be batch numbers from 1, got {list(eval_log_steps)}.")
+        self.epochs, self.eval_steps_per_epoch = epochs, eval_steps_per_epoch
+        self.log_steps, self.eval_log_steps = log_steps, tuple(eval_log_steps)
+        names = sorted(monitor_names) if isinstance(monitor_names, set | frozenset) else monitor_names
+        self.monitor_names = as_tuple(names)
         self.steps_per_epoch = train_steps_per_epoch or pipeline.steps_per_epoch // accumulate
         if self.steps_per_epoch < 1:
             raise UsageError(f"accumulate={accumulate} needs as many batches an epoch, got {pipeline.steps_per_epoch}.")

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from tests.traces.small import estimator
+from dataloaders.pipeline import Pipeline
+from runtime.errors import UsageError
+from tests.traces.small import Rows, estimator
 from traces.io.csv_logger import CSVLogger
 from traces.io.logger import Logger, ProgressLogger, Timer, line
 from traces.io.tensorboard import TensorBoard, histogram
@@ -39,7 +41,11 @@ def test_the_logger_prints_steps_epochs_and_the_metrics_of_traces_behind_it(caps
     run.test()
     printed = capsys.readouterr().out.splitlines()
     heads = [text.split(":")[0] + (m[1] if (m := re.search(r" step: (\d+);", text)) else "") for text in printed]
-    assert heads == ["Start0", "Train1", "Train3", "Train4", "Eval4", "Train6", "Train8", "Eval8", "Finish8", "Test8"]
+    far = ["Eval Progress"] * 2
+    assert heads == ["Start0", "Train1", "Train3", "Train4", *far, "Eval4", "Train6", "Train8", *far, "Eval8",
+                     "Finish8", "Test8"]  # fmt: skip
+    assert re.fullmatch(r"Eval Progress: 1/2; steps/sec: [\d.e+]+;", printed[4]) and "Progress: 2/2;" in printed[5]
+    printed = [text for text in printed if not text.startswith("Eval Progress")]
     steps = [text for text in printed if text.startswith("Train: step: 3;")]
     assert re.search(r"ce: [\d.]+; learning_rate: 0.1; steps/sec: [\d.]+;$", steps[0])
     assert "accuracy: 0.25;" in printed[4] and "ce: " in printed[4] and "each: " not in printed[1]
@@ -150,3 +156,44 @@ def test_a_resumed_board_hides_what_was_written_after_the_checkpoint(tmp_path):
 def test_histograms_leave_out_what_is_not_finite():
     found = histogram(np.array([0.0, 1.0, np.nan, np.inf]))
     assert (found["num"], found["sum"], sum(found["bucket"])) == (2, 1.0, 2)
+
+
+def heads(capsys):
+    """The lines' heads with their places, and what was printed of the evaluation's progress."""
+    lines = [text for text in capsys.readouterr().out.splitlines() if not text.startswith("warning")]
+    return [re.sub(r"(: step|; ).*", "", text) for text in lines]
+
+
+@pytest.mark.parametrize(
+    ("trace", "log_steps", "eval_log_steps", "expected"),
+    [
+        (None, 2, (), ["Start", *["Train"] * 3, "Train", *(f"Eval Progress: {i}/10" for i in (1, 3, 6, 10)), "Eval"]),
+        (None, 2, (2, 5), ["Start", *["Train"] * 3, "Train", "Eval Progress: 2/10", "Eval Progress: 5/10", "Eval"]),
+        (None, 0, (), ["Start", "Train", "Eval"]),
+        (None, 0, [7], ["Start", "Train", "Eval Progress: 7/10", "Eval"]),
+        (None, None, (1,), []),
+        (4, None, (), ["Start", "Train", "Train", "Train", *(f"Eval Progress: {i}/10" for i in (1, 3, 6, 10)), "Eval"]),
+    ],
+)
+def test_the_estimator_says_how_often_its_logger_prints(trace, log_steps, eval_log_steps, expected, capsys):
+    run = estimator([Logger(trace)], epochs=1, held=80, log_steps=log_steps, eval_log_steps=eval_log_steps)
+    run.fit()
+    assert heads(capsys) == ([*expected, "Finish"] if expected else [])
+    assert len([row for row in run.summary.history if "train/ce" in row]) == expected.count("Train") - bool(expected)
+
+
+def test_without_a_logger_nothing_is_printed_and_each_data_set_has_its_own_progress(capsys):
+    run = estimator(Logger(), epochs=1, eval_steps_per_epoch=2)
+    run.pipeline = Pipeline(Rows(32), {"a": Rows(40), "b": Rows(8)}, None, 8)
+    run.fit()
+    progress = [head for head in heads(capsys) if head.startswith("Eval P")]
+    assert progress == ["Eval Progress (a): 1/2", "Eval Progress (a): 2/2", "Eval Progress (b): 1/1"]
+    estimator([None], epochs=1, log_steps=1).fit()
+    assert heads(capsys) == []
+
+
+def test_wrong_steps_are_refused():
+    with pytest.raises(UsageError, match="log_steps must be 0 or more, or None, got -1"):
+        estimator([], log_steps=-1)
+    with pytest.raises(UsageError, match=r"eval_log_steps must be batch numbers from 1, got \[0, 3\]"):
+        estimator([], eval_log_steps=[0, 3])

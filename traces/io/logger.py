@@ -17,38 +17,77 @@ class Logger(Trace):
 
     A train line has losses and monitored keys (their values at this step), learning rates and steps/sec; that of an
     evaluation every value that was logged under its mode, wherever this trace stands in the list. The train line's
-    values are also logged, so that the Summary keeps them. log_steps: 0 for no train lines.
+    values are also logged, so that the Summary keeps them. Within an evaluation it says how far that is after the
+    estimator's eval_log_steps. log_steps: None for the estimator's, 0 for lines of epochs and evaluations only.
     """
 
-    def __init__(self, log_steps: int = 100):
+    def __init__(self, log_steps: int | None = None):
         super().__init__()
-        if log_steps < 0:
-            raise UsageError(f"log_steps must be 0 or more, got {log_steps}.")
+        if log_steps is not None and log_steps < 0:
+            raise UsageError(f"log_steps must be 0 or more, or None, got {log_steps}.")
         self.log_steps = log_steps
+        self.every: int | None = log_steps  # None: says nothing
+        self.batches, self.since = 0, (0, 0.0)  # of a data set's evaluation; at the last line: of them, and the time
         self.logged: dict[str, dict[str, Any]] = {}  # by mode, not printed yet
+        self.printed = 0  # the step whose epoch has its line
         self.clock, self.began = StepClock(), 0.0
 
     def on_begin(self, data: Any) -> None:
         """Says where the training starts."""
         self.inputs = self.estimator.monitor_names
+        self.every = self.estimator.log_steps if self.log_steps is None else self.log_steps
         self.clock, self.began, self.logged = StepClock(), time.perf_counter(), {}
+        self.printed = self.estimator.step
         if self.estimator.mode == "train":
-            print(line("Start", {"step": self.estimator.step, "steps": self.estimator.total_steps}))
+            self._say("Start", {"step": self.estimator.step, "steps": self.estimator.total_steps})
+
+    def _say(self, head: str, values: dict[str, Any]) -> None:
+        if self.every is not None:
+            print(line(head, values))
+
+    def on_epoch_begin(self, data: Any) -> None:
+        """Starts to count the batches of an evaluation, after the line of the epoch that it follows."""
+        self._end_epoch()
+        self.batches, self.since = 0, (0, time.perf_counter())
+
+    def on_ds_begin(self, data: Any) -> None:
+        """Starts anew for a data set."""
+        self.batches, self.since = 0, (0, time.perf_counter())
+
+    def _end_epoch(self) -> None:
+        estimator = self.estimator
+        if self.printed != estimator.step and estimator.step % estimator.steps_per_epoch == 0:
+            spent = {"epoch": estimator.epoch, "total_time(sec)": time.perf_counter() - self.began}
+            self._say("Train", {"step": estimator.step, **spent, **self.logged.pop("train", {})})
+            self.printed = estimator.step
+
+    def _progress(self, data: Any) -> None:
+        """Prints how far an evaluation is, where that is due."""
+        estimator, self.batches = self.estimator, self.batches + 1
+        total = estimator.pipeline.get_steps("eval", data.ds_id)
+        total = min(total, estimator.eval_steps_per_epoch or total)
+        due = estimator.eval_log_steps or ((1, total // 3, 2 * total // 3, total) if self.every else ())
+        if self.batches in due and self.every is not None:
+            now, (before, then) = time.perf_counter(), self.since
+            self.since = self.batches, now
+            name, rate = (f" ({data.ds_id})" if data.ds_id else ""), (self.batches - before) / max(now - then, 1e-9)
+            print(f"Eval Progress{name}: {self.batches}/{total}; steps/sec: {spelled(rate)};")
 
     def on_batch_end(self, data: Any) -> None:
         """Prints and logs a train line when one is due, and always for the first step."""
         estimator = self.estimator
         if estimator.mode != "train":
-            return
+            return self._progress(data) if estimator.mode == "eval" else None
         self.clock.tick()
-        if self.log_steps and (estimator.step % self.log_steps == 0 or estimator.step == 1):
+        if self.every and (estimator.step % self.every == 0 or estimator.step == 1):
             names = [name for name in (*estimator.train_step.losses, *self.inputs) if name in data]
             tail = f"|{data.ds_id}" if data.ds_id else ""
             values = {f"{name}{tail}": plain(data[name]) for name in names}
             rates = {name: plain(data[name]) for name in data if name.split("/")[0] == "learning_rate"}
             estimator.log(**{f"train/{name}": value for name, value in (values | rates).items() if scalar(value)})
             self.logged.pop("train", None)
-            print(line("Train", {"step": estimator.step, **values, **rates, "steps/sec": self.clock.rate}))
+            self._say("Train", {"step": estimator.step, **values, **rates, "steps/sec": self.clock.rate})
+        return None
 
     def on_log(self, values: dict[str, Any]) -> None:
         """Keeps what others log for the mode's next line."""
@@ -60,19 +99,17 @@ class Logger(Trace):
     def on_step_end(self) -> None:
         """Prints an evaluation that ran at this step, and the end of an epoch."""
         estimator = self.estimator
-        if estimator.step % estimator.steps_per_epoch == 0:
-            spent = {"epoch": estimator.epoch, "total_time(sec)": time.perf_counter() - self.began}
-            print(line("Train", {"step": estimator.step, **spent, **self.logged.pop("train", {})}))
+        self._end_epoch()
         if "eval" in self.logged:
-            print(line("Eval", {"step": estimator.step, "epoch": estimator.epoch, **self.logged.pop("eval")}))
+            self._say("Eval", {"step": estimator.step, "epoch": estimator.epoch, **self.logged.pop("eval")})
 
     def on_end(self, data: Any) -> None:
         """Says how it ended: the last step, or the test's values."""
         estimator = self.estimator
         if estimator.mode == "test":
-            print(line("Test", {"step": estimator.step, "epoch": estimator.epoch, **self.logged.pop("test", {})}))
+            self._say("Test", {"step": estimator.step, "epoch": estimator.epoch, **self.logged.pop("test", {})})
         else:
-            print(line("Finish", {"step": estimator.step, "total_time(sec)": time.perf_counter() - self.began}))
+            self._say("Finish", {"step": estimator.step, "total_time(sec)": time.perf_counter() - self.began})
 
 
 class ProgressLogger(Trace):
