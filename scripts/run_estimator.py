@@ -38,7 +38,7 @@ from training.search.plain import as_plain
 from training.signals import caught
 from visualizers import search as search_pictures
 from visualizers.canvas import write
-from visualizers.logs import chosen, compare_runs, find_runs, read_run
+from visualizers.logs import chosen, compare_runs, read_runs
 
 DRAWINGS = {
     "auto": search_pictures.visualize_search,
@@ -67,7 +67,7 @@ def parser() -> Parser:
         one.add_argument("--summary")
         one.add_argument("--output_dir", default="outputs")
     logs = commands.add_parser("logs", allow_abbrev=False, description="Runs beside each other, a panel a metric.")
-    logs.add_argument("places", nargs="+", metavar="FOLDER|FILE", help="metrics.jsonl, a saved Summary, or above them")
+    logs.add_argument("places", nargs="+", metavar="FOLDER|FILE", help="metrics.jsonl, a saved Summary or Experiment, or above them")
     logs.add_argument("--smooth", type=float, default=0.0, help="weight of the moving average, 0 to below 1")
     logs.add_argument("--group_by", help='regular expression: runs of one first group become mean and band; "_n"')
     which = logs.add_mutually_exclusive_group()
@@ -176,8 +176,7 @@ def keep(summary: Any, values: dict[str, Any], folder: Path) -> None:
 
 def logs(given: argparse.Namespace) -> None:
     """Draws runs beside each other."""
-    files = find_runs(given.places)
-    runs = {name: read_run(file) for name, file in files.items()}
+    runs = read_runs(given.places)
     known = sorted({name for series in runs.values() for name in series} - {"time"})
     first = Path(given.places[0])
     save = given.save or (first if first.is_dir() else first.parent) / "logs.png"

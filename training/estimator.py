@@ -59,8 +59,7 @@ class Estimator:
             raise UsageError(f"eval_log_steps must be batch numbers from 1, got {list(eval_log_steps)}.")
         self.epochs, self.eval_steps_per_epoch = epochs, eval_steps_per_epoch
         self.log_steps, self.eval_log_steps = log_steps, tuple(eval_log_steps)
-        names = sorted(monitor_names) if isinstance(monitor_names, set | frozenset) else monitor_names
-        self.monitor_names = as_tuple(names)
+        self.monitor_names = as_tuple(monitor_names if isinstance(monitor_names, str | None) else [*monitor_names])
         self.steps_per_epoch = train_steps_per_epoch or pipeline.steps_per_epoch // accumulate
         if self.steps_per_epoch < 1:
             raise UsageError(f"accumulate={accumulate} needs as many batches an epoch, got {pipeline.steps_per_epoch}.")

@@ -28,7 +28,7 @@ def read_run(path: Path | str) -> Series:
 
 
 def find_runs(places: Sequence[Path | str]) -> dict[str, Path]:
-    """Records of runs by name: the given files, and below folders every metrics.jsonl and saved Summary.
+    """Records of runs by name: the given files, and below folders every metrics.jsonl, saved Summary and Experiment.
 
     A run is named by its folder below the given one, or by its file's stem. UsageError where there is none.
     """
@@ -48,14 +48,33 @@ def find_runs(places: Sequence[Path | str]) -> dict[str, Path]:
     return {name if names.count(name) == 1 else str(file): file for name, file in found}
 
 
+def read_runs(places: Sequence[Path | str]) -> dict[str, Series]:
+    """The series of every run that `find_runs` finds; those of an Experiment are named <file>/<summary>."""
+    runs: dict[str, Series] = {}
+    for name, file in find_runs(places).items():
+        content = _content(file)
+        if "summaries" in content:
+            runs |= {f"{name}/{one['name']}": as_series(one["history"]) for one in content["summaries"]}
+        else:
+            runs[name] = read_run(file)
+    return runs
+
+
 def _is_summary(file: Path) -> bool:
+    content = _content(file)
+    one = isinstance(content.get("history"), list) and "latest" in content
+    return one or ("experiment" in content and isinstance(content.get("summaries"), list))
+
+
+def _content(file: Path) -> dict:
+    """The object in a JSON file; {} for any other file."""
     if file.suffix != ".json":
-        return False
+        return {}
     try:
         content = json.loads(file.read_text())
     except ValueError:
-        return False
-    return isinstance(content, dict) and isinstance(content.get("history"), list) and "latest" in content
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def group_names(names: Sequence[str], pattern: str | None) -> dict[str, str]:
