@@ -67,7 +67,7 @@ def parser() -> Parser:
         one.add_argument("--summary")
         one.add_argument("--output_dir", default="outputs")
     logs = commands.add_parser("logs", allow_abbrev=False, description="Runs beside each other, a panel a metric.")
-    logs.add_argument("places", nargs="+", metavar="FOLDER|FILE", help="metrics.jsonl, a saved Summary or Experiment, or above them")
+    logs.add_argument("places", nargs="+", metavar="FOLDER|FILE", help="metrics.jsonl, Summary or Experiment, or above")
     logs.add_argument("--smooth", type=float, default=0.0, help="weight of the moving average, 0 to below 1")
     logs.add_argument("--group_by", help='regular expression: runs of one first group become mean and band; "_n"')
     which = logs.add_mutually_exclusive_group()

@@ -49,7 +49,8 @@ class Estimator:
                  train_steps_per_epoch: int | None = None, eval_steps_per_epoch: int | None = None,
                  monitor_names: str | Iterable[str] | None = (), log_steps: int | None = 100,
                  eval_log_steps: Sequence[int] = ()):  # fmt: skip
-        self.pipeline, self.network, self.traces, self.seed = pipeline, network, as_list(traces), seed
+        self.pipeline, self.network, self.seed = pipeline, network, seed
+        self.traces = [trace for trace in as_list(traces) if trace is not None]
         for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")
