@@ -27,6 +27,7 @@ HEAVY = {"optuna", "matplotlib", "scipy", "ot", "PIL", "torch", "torchvision", "
 FREE = (
     "training/tracking.py",
     "scripts/trackio_delete.py",
+    "benchmarks/augment_fastestimator.py",
     "benchmarks/lenet_fastestimator.py",
     "benchmarks/nets_torch.py",
     "benchmarks/step_torch.py",

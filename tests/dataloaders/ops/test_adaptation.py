@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dataloaders.ops.adaptation import PixelDistributionAdaptation
+from dataloaders.ops.adaptation import PixelDistributionAdaptation, pca
 from runtime.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -32,6 +32,15 @@ def test_each_transform_matches_what_it_says():
     assert abs(axes[:, -1] @ wanted) > 0.999
     own = np.linalg.eigvalsh(np.cov(DARK.reshape(-1, 3), rowvar=False))
     np.testing.assert_allclose(values, own, rtol=0.02)
+
+
+def test_axes_are_turned_by_as_little_as_can_be():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))
+        small = np.linalg.qr(np.eye(3) + 0.02 * rng.normal(size=(3, 3)))[0]
+        small = small * np.sign(np.diag(small))
+        assert np.abs(pca(x, x @ small.T + 7) - 7 - (x - x.mean(0)) @ small.T - x.mean(0) @ small.T).max() < 1e-9, seed
 
 
 def test_the_share_of_the_reference_is_drawn():

@@ -81,6 +81,8 @@ def test_draws_fill_the_range_and_are_shared_by_the_inputs_of_a_sample():
     assert values.min() in range(60, 64) and values.max() in range(117, 121) and abs(values.mean() - 90) < 4
     batch = op.forward_batch([np.stack([flat] * 50)] * 2, state())
     assert len(np.unique(batch[0])) > 20 and np.array_equal(batch[0], batch[1])
+    rows = pillow.AutoContrast("x", "x").forward_batch(np.stack([IMAGE, IMAGE[::-1]]), state())
+    assert np.array_equal(rows[0], rows[1][::-1]) and not np.array_equal(rows[0], rows[1])
     op.set_rua_level(0.5)
     op.set_rua_level(0.5)  # once more is no weaker
     assert op.limit == pytest.approx((-0.25, 0.05))
@@ -95,6 +97,14 @@ def test_rua_applies_as_many_as_its_level_says():
     assert count(0, 14) == {1: 400} and count(30, 14) == {5: 400} and count(30, 2) == {2: 400}
     found = count(18, 14)
     assert set(found) == {3, 4} and abs(found[4] / 400 - 0.4) < 0.08
+
+
+def test_rua_draws_all_of_its_ops_as_often():
+    names, given = ("a", "b", "c"), state()
+    op, data = RUA("x", "x", choices=[Add(name, name) for name in names], level=0), {name: 0 for name in names}
+    for _ in range(600):
+        data |= {name: value for name, value in op({"x": IMAGE, **data}, given).items() if name != "x"}
+    assert sum(data.values()) == 600 and all(abs(data[name] - 200) < 40 for name in names)
 
 
 class Add(NumpyOp):
