@@ -80,7 +80,7 @@ def get_estimator(
     )
     gen_model, disc_model = build(
         model_fn=lambda: [Generator(channels=channels), Discriminator(channels=channels // 4)],
-        optimizer_fn=[lambda: optim.Adam(learning_rate), lambda: optim.Adam(learning_rate)],
+        optimizer_fn=[lambda: optim.Adam(learning_rate, bias_correction=True)] * 2,
         model_name=["generator", "discriminator"],
     )
     network = Network(

@@ -50,7 +50,7 @@ def test_noise_depends_on_the_batch_number_alone(tmp_path):
 
 
 def test_the_discriminator_learns_first(tmp_path):
-    estimator = estimator_of(tmp_path, learning_rate=5e-4)
+    estimator = estimator_of(tmp_path, learning_rate=2e-3)
     _, outs = steps(estimator, 7)
     assert outs[-1]["dloss"].item() < 0.85 * outs[0]["dloss"].item()
 
