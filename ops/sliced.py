@@ -17,7 +17,8 @@ class Sliced(Nested):
     slicers: together they cut the keys of their `slice` into equally many slices; every other key is the same in all.
     Of what the ops write, the keys of `unslice` come out as wholes, losses and metrics as means over the slices, and
     nothing else: traces and later ops see the batch as it was. An UpdateOp behind it moves the weights once for all
-    slices, by the gradient of that mean. In modes in which no slicer takes part the ops see the whole batch.
+    slices, by the gradient of that mean. In modes in which no slicer takes part the ops see the whole batch. Outside
+    training a slice's intermediate arrays are gone before the next one begins; in training its gradient needs them all.
     """
 
     def __init__(self, ops: Op | Sequence[Op], slicers: Slicer | Sequence[Slicer]):
@@ -55,7 +56,10 @@ class Sliced(Nested):
         count = next(iter(counts.values()))
         found: list[Batch] = []
         for i, key in enumerate(mx.random.split(ctx.key, count)):
-            given = {**data, **{name: parts[i] for name, parts in cut.items()}}
+            parts = [parts[i] for parts in cut.values()]
+            if found and ctx.mode != "train":  # one after another, else most slices are in memory at the same time
+                parts = mx.depends(parts, list(found[-1].values()))
+            given = {**data, **dict(zip(cut, parts, strict=True))}
             after = passed(ops, given, replace(ctx, key=key, run=None), phases)
             found.append({name: after[name] for name in self.outputs if name in after})
         whole = {name: sum((own[name] for own in found[1:]), found[0][name]) / count

@@ -138,3 +138,20 @@ def test_what_does_not_fit_is_named(make, message):
 
 def run(op):
     return op(volumes(), Context("eval", mx.random.key(0), mx.array(0), mx.array(0)))
+
+
+def test_evaluation_holds_one_slice_at_a_time():
+    class Wide(nn.Module):
+        def __call__(self, x):
+            return mx.softmax(x @ mx.ones((4, 256)), axis=-1) @ mx.ones((256, 1))
+
+    data = {"x": mx.random.normal((1, 64, 32, 32, 4), key=mx.random.key(0))}
+    peaks = []
+    for slicer in (AxisSlicer(1, "x", "y"), SlidingSlicer([-1, -1, -1, -1, -1], slice="x", unslice="y")):
+        op = Sliced(ModelOp(Wide(), "x", "y"), slicer)
+        mx.eval(data)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        mx.eval(op(data, Context("eval", mx.random.key(0), mx.array(0), mx.array(0))))
+        peaks.append(mx.get_peak_memory())
+    assert peaks[0] < peaks[1] / 2  # 64 slices, of which a few are under way, against one

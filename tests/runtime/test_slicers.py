@@ -6,6 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataloaders.datasets.rows import NumpyDataset
 from dataloaders.datasets.sliced import SlicedDataset
@@ -42,6 +44,27 @@ def test_a_volume_comes_back_from_its_slices(slicer, array):
     given = volume(2, 5, 7, 6, 3)
     parts = slicer.cut(array(given))
     np.testing.assert_allclose(np.array(slicer.join(parts, given.shape)), given, rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(draw=st.data(), pad_mode=st.sampled_from(["constant", "partial", "nopad", "mirror"]), squeeze=st.booleans())
+def test_windows_that_leave_no_gap_give_the_whole_back(draw, pad_mode, squeeze):
+    shape = tuple(draw.draw(st.lists(st.integers(1, 7), min_size=1, max_size=3)))
+    window = [draw.draw(st.just(-1) | st.integers(1, size)) for size in shape]
+    slicer = SlidingSlicer(
+        window,
+        [draw.draw(st.integers(1, max(size, 1))) for size in window],
+        pad_mode,
+        slice="x",
+        squeeze_window=squeeze,
+    )
+    given_array = volume(*shape)
+    try:
+        parts = slicer.cut(given_array)
+    except UsageError as error:
+        assert pad_mode == "mirror" and "can't be mirrored" in str(error)
+        return
+    np.testing.assert_allclose(slicer.join(parts, shape), given_array, rtol=1e-6)
 
 
 def test_slices_are_what_they_are_called():
