@@ -15,7 +15,7 @@ PREFIX = {"train": "train", "test": "t10k"}
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of an IDX file, gzipped where the name ends in .gz; UsageError where it is damaged.
+    """The uint8 array (N, ...) of an IDX file, gzipped where the name ends in .gz; UsageError where it is damaged.
 
     Format: two zero bytes, type code (8 = unsigned byte), number of axes, big-endian 32-bit lengths, data.
     """

@@ -28,7 +28,7 @@ def read(data: Any, row: int, rng: np.random.Generator) -> Sample:
 
 
 def order_of(data: Any, rng: np.random.Generator | None) -> np.ndarray:
-    """The rows of one pass over a data set: its own `order(rng)`, else all of them, shuffled by an `rng`."""
+    """The rows (N,) of one pass over a data set: its own `order(rng)`, else all of them, shuffled by an `rng`."""
     if hasattr(data, "order"):
         return data.order(rng)
     return np.arange(len(data)) if rng is None else rng.permutation(len(data))

@@ -66,7 +66,7 @@ def slope_of(function: Function, moving: Sequence[int]) -> Function:
 def checkpointed(block: nn.Module, *inputs: mx.array | None) -> mx.array:
     """block(*inputs), of which the backward pass keeps the inputs alone; a second forward pass is the price.
 
-    inputs: arrays of a floating dtype are differentiated; others (None, a PRNG key) are handed through. The block must
+    inputs: floating arrays (B, ...) are differentiated; others (None, a PRNG key) are handed through. The block must
     give one array; raises UsageError where it changes its own state, as BatchNorm does: restored weights would undo it.
     """
     held = block.parameters()

@@ -12,7 +12,7 @@ from runtime.errors import UsageError
 
 
 def leaky(x: mx.array) -> mx.array:
-    """x where it is positive, a hundredth of it elsewhere."""
+    """x where it is positive, a hundredth of it elsewhere, elementwise."""
     return mx.maximum(x, 0.01 * x)
 
 

@@ -25,7 +25,7 @@ from runtime.errors import UsageError
 
 
 def grid_positions(rows: int, columns: int, width: int) -> np.ndarray:
-    """Fixed sines and cosines of the patch's place, (rows columns, width) float32.
+    """Fixed sines and cosines of the patch's place, (rows * columns, width) float32.
 
     The first half of a vector tells the column, the second the row: width / 4 sines, then as many cosines, of the
     place times 10000^(-4 i / width).

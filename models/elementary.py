@@ -37,7 +37,7 @@ def with_slope(function: Elementwise, slope: Elementwise) -> Elementwise:
 
 
 def silu_slope(x: mx.array) -> mx.array:
-    """The derivative of x sigmoid(x)."""
+    """The derivative of x sigmoid(x), elementwise."""
     s = mx.sigmoid(x)
     return s * (1 + x * (1 - s))
 
@@ -46,12 +46,12 @@ ROOT, CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
 def plain_gelu(x: mx.array) -> mx.array:
-    """GELU in its tanh form (arXiv 1606.08415, section 2)."""
+    """GELU in its tanh form (arXiv 1606.08415, section 2), elementwise."""
     return 0.5 * x * (1 + mx.tanh(ROOT * x * (1 + CUBE * x * x)))
 
 
 def gelu_slope(x: mx.array) -> mx.array:
-    """The derivative of `plain_gelu`."""
+    """The derivative of `plain_gelu`, elementwise."""
     t = mx.tanh(ROOT * x * (1 + CUBE * x * x))
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT * (1 + 3 * CUBE * x * x)
 
@@ -61,7 +61,7 @@ gelu = with_slope(plain_gelu, gelu_slope)
 
 
 def standardised(x: mx.array) -> mx.array:
-    """Layer norm without weights over the last axis, eps 1e-6, statistics in float32."""
+    """Layer norm without weights over the last axis of x (..., C), eps 1e-6, statistics in float32."""
     return mx.fast.layer_norm(x, None, None, 1e-6)
 
 

@@ -73,7 +73,7 @@ class GroupNorm(nn.Module):
 
 
 def fits(x: mx.array, groups: int) -> bool:
-    """Whether the CUDA kernels can run here on x."""
+    """Whether the CUDA kernels can run here on x (B, H, W, C)."""
     return available(x) and group_norm_cuda.slab_of(x.shape[-1], groups) is not None
 
 

@@ -72,7 +72,7 @@ class Dropout(nn.Module):
         self.p = p
 
     def __call__(self, x: mx.array, key: mx.array | None = None) -> mx.array:
-        """x of any shape; key (2,) uint32, or None for no dropout."""
+        """x (B, ...) of the same shape; key (2,) uint32, or None for no dropout."""
         if key is None or self.p == 0 or not self.training:
             return x
         keep = mx.random.bernoulli(1 - self.p, x.shape, key=key)
@@ -126,7 +126,7 @@ class Unlabelled(nn.Module):
     """Stands where a model has no classes: leaves h alone and refuses labels."""
 
     def __call__(self, h: mx.array, label: mx.array | None) -> mx.array:
-        """h unchanged; raises UsageError when a label is given."""
+        """h (B, ...) unchanged; raises UsageError when a label is given."""
         if label is not None:
             raise UsageError("this model was built with classes=0 and got a label; build it with classes > 0.")
         return h

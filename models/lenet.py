@@ -11,7 +11,7 @@ from runtime.errors import UsageError
 
 
 def probabilities(logits: mx.array) -> mx.array:
-    """The softmax over the last axis, float32."""
+    """The softmax over the last axis of logits (B, C), float32."""
     return mx.softmax(logits.astype(mx.float32), axis=-1)
 
 

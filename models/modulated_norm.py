@@ -37,7 +37,7 @@ def modulated(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
 
 
 def fits(x: mx.array) -> bool:
-    """Whether the CUDA kernels can run here on x."""
+    """Whether the CUDA kernels can run here on x (B, L, C)."""
     return available(x) and layer_norm_cuda.takes(x.shape[-1])
 
 

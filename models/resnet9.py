@@ -13,7 +13,7 @@ from runtime.errors import UsageError
 
 
 def leaky(x: mx.array) -> mx.array:
-    """x where it is positive, a tenth of it elsewhere."""
+    """x where it is positive, a tenth of it elsewhere, elementwise."""
     return mx.maximum(x, 0.1 * x)
 
 

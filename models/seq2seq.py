@@ -13,7 +13,7 @@ from runtime.errors import UsageError
 
 
 def sine_positions(length: int, hidden: int) -> np.ndarray:
-    """Fixed (length, hidden) float32: sine and cosine by turns of the place times 10000^(-2 i / hidden)."""
+    """Fixed (L, hidden) float32: sine and cosine by turns of the place times 10000^(-2 i / hidden)."""
     angles = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(0, hidden, 2) / hidden)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, hidden).astype(np.float32)
 

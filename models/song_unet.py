@@ -44,7 +44,7 @@ def norm(channels: int) -> GroupNorm:
 
 
 def padded(x: mx.array, axis: int) -> mx.array:
-    """One zero at each end of an axis."""
+    """x (B, H, W, C) with one zero at each end of an axis."""
     return mx.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
 
 
@@ -68,7 +68,7 @@ def doubled(x: mx.array) -> mx.array:
 
 
 def ends(x: mx.array, axis: int, count: int) -> tuple[mx.array, mx.array]:
-    """x without its last, and without its first `count` places on an axis."""
+    """x (B, H, W, C) without its last, and without its first `count` places on an axis."""
     length = x.shape[axis]
     return mx.split(x, [length - count], axis=axis)[0], mx.split(x, [count], axis=axis)[1]
 

@@ -19,12 +19,12 @@ Nonlinearity = Literal["relu", "gelu", "gelu_tanh"]
 
 
 def gelu(x: mx.array) -> mx.array:
-    """x Phi(x), exactly (arXiv 1606.08415)."""
+    """x Phi(x), exactly, elementwise (arXiv 1606.08415)."""
     return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
-    """GELU in its tanh form, as GPT-2 has it."""
+    """GELU in its tanh form, as GPT-2 has it, elementwise."""
     return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
@@ -32,7 +32,7 @@ NONLINEARITIES: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "g
 
 
 def split_key(key: mx.array | None, count: int) -> list[mx.array | None]:
-    """`count` keys from one, or as many None."""
+    """`count` keys (2,) from one (2,), or as many None."""
     return [None] * count if key is None else list(mx.random.split(key, count))
 
 

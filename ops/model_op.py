@@ -12,7 +12,7 @@ from runtime.slots import snapshot, write
 
 
 class ModelOp(TensorOp):
-    """Calls `model` on the inputs, one argument each, and writes what it returns.
+    """Calls `model` on the inputs (B, ...), one argument each, and writes the array or arrays (B, ...) that it returns.
 
     A model whose `__call__` has a parameter `key` gets this op's PRNG key. trainable: False lets no gradient into the
     model's weights here (gradients still pass through it to the inputs).

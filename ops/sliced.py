@@ -12,7 +12,7 @@ from runtime.slicers import Slicer
 
 
 class Sliced(Nested):
-    """Runs ops on one slice of the batch after another and puts what they write together again.
+    """Runs ops on one slice of a batch (B, ...) after another and puts what they write together again.
 
     slicers: together they cut the keys of their `slice` into equally many slices; every other key is the same in all.
     Of what the ops write, the keys of `unslice` come out as wholes, losses and metrics as means over the slices, and

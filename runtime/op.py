@@ -238,7 +238,7 @@ class Objective:
 
 
 class ObjectiveOp(Op):
-    """An objective as an op: writes its loss under "loss" and its extras under their names."""
+    """An objective as an op: writes its loss, a number, under "loss" and its extras (B, ...) under their names."""
 
     def __init__(self, model: nn.Module, objective: Objective, name: str = "model"):
         super().__init__(outputs=("loss", *objective.extras))

@@ -38,6 +38,13 @@ class Class:
         return any(name == above.name or name in above.outside for above in self.lineage)
 
     @property
+    def is_model(self) -> bool:
+        """Whether it is made of one of mlx.nn's classes."""
+        if self.like is not None:
+            return self.like.is_model
+        return any(base.startswith("nn.") for above in self.lineage for base in above.outside)
+
+    @property
     def path(self) -> str:
         """As Python names it."""
         return f"{self.module}.{self.name}"
@@ -141,7 +148,7 @@ def blocks(classes: list[Class]) -> set[str]:
 
     A model that is built of its file's other classes is none of them, even where another file uses one of these.
     """
-    models = [one for one in classes if one.module.startswith("models.") and one.like is None]
+    models = [one for one in classes if one.module.startswith("models.") and one.is_model and one.like is None]
     parts = {user.path: [part for part in models if part is not user and user.calls(part)] for user in models}
     used = {part.path for found in parts.values() for part in found}
     shared = {part.module for path, found in parts.items() for part in found if part.module != path.rpartition(".")[0]}

@@ -49,6 +49,7 @@ def rules(layers: set[str]) -> dict[str, Rule]:
         "Host ops": lambda one: inside("dataloaders.ops")(one),
         "Tensor ops": lambda one: one.kind("Op"),
         "Generative objectives": lambda one: one.kind("Objective"),
+        "Paths, times and couplings of these": inside("losses"),
         "Metrics": lambda one: one.kind("Metric"),
         "Traces": lambda one: one.kind("Trace"),
         "Schedules": lambda one: inside("optimizers")(one) or one.kind("Scheduler"),
@@ -56,8 +57,8 @@ def rules(layers: set[str]) -> dict[str, Rule]:
         "Data sets": lambda one: (
             one.kind("Source") or (inside("dataloaders.datasets")(one) and (one.has("__len__") or one.kind("Loader")))
         ),
-        "Layers and blocks": lambda one: one.kind("nn.Module") and one.path in layers,
-        "Architectures": lambda one: inside("models")(one) and (one.kind("nn.Module") or one.like is not None),
+        "Layers and blocks": lambda one: inside("models")(one) and one.path in layers,
+        "Architectures": lambda one: inside("models")(one) and one.is_model,
         "Search": lambda one: one.kind("Search") or one.module == "training.search.space",
         "Solvers": lambda one: one.kind("Solver"),
         "Evaluators": lambda one: one.kind("Evaluator"),

@@ -49,7 +49,7 @@ def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, 
     plugins = tuple(run.config.plugins)
     change(run.config, "solver", solver, changes)
     run.solver = build(run.config.solver, plugins=plugins)
-    asked = {"guidance": guidance, "guided_from": guided_from, "guided_to": guided_to}
+    asked: dict[str, Any] = {"guidance": guidance, "guided_from": guided_from, "guided_to": guided_to}
     asked = {name: value for name, value in asked.items() if value is not None}
     if asked.keys() - {"guidance"} and run.config.loss.get("guidance_max", 1) <= 1:
         raise UsageError(f"guided_from={guided_from} and guided_to={guided_to} need a model with the interval as a "

@@ -29,7 +29,7 @@ def first_scaler() -> Batch:
 
 
 def advance(scaler: Batch, finite: mx.array) -> None:
-    """Halves the scale (down to 1) after a step that was not finite, doubles it after GROW_AFTER finite ones."""
+    """Halves the scale, 0-d (down to 1), after a step that was not finite, doubles it after GROW_AFTER finite ones."""
     good = mx.where(finite, scaler["good"] + 1, 0)
     grow = good >= GROW_AFTER
     factor = mx.where(finite, mx.where(grow, 2.0, 1.0), 0.5)

@@ -149,5 +149,5 @@ class UpdateOp(Op):
 
 
 def global_norm(leaves: Leaves) -> mx.array:
-    """The Euclidean norm over all leaves, in float32."""
+    """The Euclidean norm over all leaves, 0-d float32."""
     return mx.sqrt(sum((g.astype(mx.float32).square().sum() for g in leaves.values()), mx.array(0.0)))

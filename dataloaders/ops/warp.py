@@ -15,7 +15,7 @@ ONE_THREAD = 2**18  # multiplications up to which OpenBLAS keeps a product in th
 
 
 def reflected(length: int, before: int, after: int) -> np.ndarray:
-    """Which pixel of a row of `length` lies at each place of the row extended by mirror images of itself."""
+    """Which pixel of a row lies at each place (before + length + after,) of it extended by mirror images of itself."""
     places = np.arange(-before, length + after)
     period = max(2 * length - 2, 1)
     return length - 1 - np.abs(length - 1 - places % period)
@@ -38,7 +38,7 @@ def halving(length: int) -> np.ndarray:
 
 
 def margins(inverse: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels (left, top, right, bottom) that the images must be extended by, so that samples and filters find data."""
+    """Pixels (4,) at left, top, right and bottom that images must be extended by, for inverse maps (B, 3, 3)."""
     reach = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
     corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float32) * [*reach, 1]
     mapped = (inverse @ corners.T.astype(np.float32))[:, :2].transpose(1, 0, 2).reshape(2, -1)
@@ -98,7 +98,7 @@ def bilinear(planes: np.ndarray, inverse: np.ndarray, height: int, width: int) -
 
 
 def mixed(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """a at share 0, b at share 1; b is overwritten."""
+    """a at share 0, b at share 1, all of one shape; b is overwritten."""
     b -= a
     b *= share
     b += a

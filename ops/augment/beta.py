@@ -6,7 +6,7 @@ TRIES = 8  # of Marsaglia and Tsang; each is accepted with probability > .95, so
 
 
 def log_gamma_draws(alpha: float, shape: tuple[int, ...], key: mx.array) -> mx.array:
-    """Logarithms of draws from Gamma(alpha, 1), float32.
+    """Logarithms of draws from Gamma(alpha, 1), float32 of a shape.
 
     Marsaglia and Tsang, "A simple method for generating gamma variables", ACM TOMS 26 (2000), page 363.
     Below alpha = 1 a draw from Gamma(alpha + 1) times U^(1/alpha), in logarithms, so that nothing underflows.
@@ -26,7 +26,7 @@ def log_gamma_draws(alpha: float, shape: tuple[int, ...], key: mx.array) -> mx.a
 
 
 def beta_draws(alpha: float, shape: tuple[int, ...], key: mx.array) -> mx.array:
-    """Draws from Beta(alpha, alpha), float32 in [0, 1]."""
+    """Draws from Beta(alpha, alpha), float32 in [0, 1] of a shape."""
     if alpha == 1:
         return mx.random.uniform(shape=shape, key=key)
     one, other = mx.random.split(key)

@@ -134,7 +134,7 @@ class CutMixBatch(Mix):
 
 
 def neighbour(x: mx.array) -> mx.array:
-    """Sample i - 1 in the place of sample i, the last one in the first's."""
+    """Sample i - 1 of x (B, ...) in the place of sample i, the last one in the first's."""
     return mx.concatenate([x[-1:], x[:-1]])
 
 

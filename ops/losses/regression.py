@@ -21,7 +21,7 @@ class MeanSquaredError(LossOp):
 
 
 class L1Loss(LossOp):
-    """|d| of d = y_pred - y_true, each row's mean; targets as in MeanSquaredError.
+    """|d| of d = y_pred - y_true, each row's mean; y_pred (B, ...) and targets as in MeanSquaredError.
 
     loss_type: "L1"; "Huber": d^2 / 2 below beta, beta (|d| - beta / 2) above; "Smooth": Huber's over beta.
     """

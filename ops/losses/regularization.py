@@ -14,7 +14,7 @@ from runtime.slots import snapshot
 class L2Regularization(TensorOp):
     """Adds beta / 2 times the sum of squares of a model's trainable weights to a loss.
 
-    inputs: the loss. The output is a loss as well; the update must name it.
+    inputs: the loss, a number or one a row (B,). The output is a loss as well; the update must name it.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ def is_classes(y_true: mx.array, y_pred: mx.array) -> bool:
 
 
 def in_range(classes: mx.array, count: int) -> mx.array:
-    """1 where a class number lies in 0..count-1, else NaN: a wrong label must not train anything unseen."""
+    """1 where a class number (B, ...) lies in 0..count-1, else NaN: a wrong label must not train anything unseen."""
     return mx.where((classes >= 0) & (classes < count), 1.0, mx.nan)
 
 

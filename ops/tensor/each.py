@@ -30,5 +30,5 @@ class Each(TensorOp):
 
 
 def floating(x: mx.array) -> mx.array:
-    """x itself where its type is a floating one, else x in float32."""
+    """x (...) itself where its type is a floating one, else x in float32; of the same shape."""
     return x if mx.issubdtype(x.dtype, mx.floating) else x.astype(mx.float32)

@@ -11,7 +11,7 @@ Names = str | Sequence[str] | None
 
 
 class Watch(TensorOp):
-    """Marks keys whose gradients a later GradientOp or FGSM takes; needed for what an op has written.
+    """Marks keys (B, ...) whose gradients a later GradientOp or FGSM takes; needed for what an op has written.
 
     A key of the batch that no op writes needs no Watch. Ops between Watch and the gradient must not write the key.
     """
@@ -47,7 +47,10 @@ def gradient(op: Op, source: mx.array, name: str, final: str, state: Context) ->
 
 
 class GradientOp(TensorOp):
-    """Writes the gradient of each of `finals` by the key of the same place in `inputs`: the batch's, or watched."""
+    """Writes the gradient (B, ...) of each of `finals` by the key (B, ...) of its place in `inputs`.
+
+    The key is one of the batch, or watched. finals: a number, or one a row (B,), of which the sum is taken.
+    """
 
     def __init__(self, finals: str | Sequence[str], outputs: str | Sequence[str], inputs: str | Sequence[str],
                  mode: Names = None, ds_id: Names = None):  # fmt: skip
@@ -64,7 +67,7 @@ class GradientOp(TensorOp):
 
 
 class FGSM(TensorOp):
-    """x + epsilon sign(d loss / d x), kept in [clip_low, clip_high] (arXiv 1412.6572, section 4).
+    """x + epsilon sign(d loss / d x) of x (B, ...), kept in [clip_low, clip_high] (arXiv 1412.6572, section 4).
 
     data: a key of the batch, or a watched one. loss: a key that an earlier op writes. Bounds of None: the batch's own
     extremes.

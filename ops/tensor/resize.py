@@ -48,7 +48,7 @@ class Resize3D(Resize):
 
 
 def resized(x: mx.array, axis: int, size: int, mode: str) -> mx.array:
-    """x with `size` places along an axis."""
+    """x (B, ...) with `size` places along an axis."""
     old = x.shape[axis]
     if size == old:
         return x if mode == "nearest" else floating(x)

@@ -11,7 +11,7 @@ from runtime.op import Batch, Context, Op, TensorOp
 
 
 class Argmax(Each):
-    """The index of the greatest value along an axis, int32; the class axis by default."""
+    """The index of the greatest value along an axis of x (B, ..., C), int32; the class axis by default: (B, ...)."""
 
     def __init__(self, inputs: Names, outputs: Names, axis: int = -1, mode: Names = None, ds_id: Names = None):
         super().__init__(inputs, outputs, mode, ds_id)
@@ -23,7 +23,7 @@ class Argmax(Each):
 
 
 class Permute(Each):
-    """Reorders the axes, the batch's among them."""
+    """Reorders the axes of x (B, ...), the batch's among them."""
 
     def __init__(self, inputs: Names, outputs: Names, permutation: Sequence[int], mode: Names = None,
                  ds_id: Names = None):  # fmt: skip
@@ -36,7 +36,7 @@ class Permute(Each):
 
 
 class Reshape(Each):
-    """Gives the array a shape, the batch's axis included; one length may be -1."""
+    """Gives x (B, ...) a shape, the batch's axis included; one length may be -1."""
 
     def __init__(self, inputs: Names, outputs: Names, shape: Sequence[int], mode: Names = None, ds_id: Names = None):
         super().__init__(inputs, outputs, mode, ds_id)
@@ -48,7 +48,7 @@ class Reshape(Each):
 
 
 class ExpandDims(Each):
-    """Inserts an axis of length 1 at place `axis` of the result, the batch's axis counted."""
+    """Inserts an axis of length 1 into x (B, ...) at place `axis` of the result, the batch's axis counted."""
 
     def __init__(self, inputs: Names, outputs: Names, axis: int = -1, mode: Names = None, ds_id: Names = None):
         super().__init__(inputs, outputs, mode, ds_id)
@@ -60,7 +60,7 @@ class ExpandDims(Each):
 
 
 class Squeeze(Each):
-    """Takes out an axis of length 1; without `axis` all of them but the batch's. UsageError for a longer axis."""
+    """Takes an axis of length 1 out of x (B, ...); without `axis` all but the batch's. UsageError for a longer axis."""
 
     def __init__(self, inputs: Names, outputs: Names, axis: int | None = None, mode: Names = None,
                  ds_id: Names = None):  # fmt: skip
@@ -77,7 +77,7 @@ class Squeeze(Each):
 
 
 class Average(TensorOp):
-    """The mean of several arrays of one shape."""
+    """The mean of several arrays of one shape (B, ...)."""
 
     def __init__(self, inputs: Names, outputs: str, mode: Names = None, ds_id: Names = None):
         super().__init__(inputs, outputs, mode, ds_id)
@@ -89,7 +89,7 @@ class Average(TensorOp):
 
 
 class LambdaOp(TensorOp):
-    """Calls a function on the inputs, one argument each."""
+    """Calls a function on the inputs (B, ...), one argument each."""
 
     def __init__(self, fn: Callable[..., Any], inputs: Names = (), outputs: Names = (), mode: Names = None,
                  ds_id: Names = None):  # fmt: skip
@@ -102,7 +102,7 @@ class LambdaOp(TensorOp):
 
 
 class Delete(Op):
-    """Takes keys out of the data."""
+    """Takes keys out of the data, whatever shape (B, ...) they have."""
 
     def __init__(self, keys: str | Sequence[str], mode: Names = None, ds_id: Names = None):
         super().__init__(keys, (), mode, ds_id)

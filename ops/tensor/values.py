@@ -89,7 +89,7 @@ class Onehot(Each):
 
 
 class UnHadamard(Each):
-    """Probabilities of classes from codes, such as a tanh layer's output; the loader's `Hadamard` writes the targets.
+    """Class probabilities (B, C) from codes (B, L), a tanh layer's output say; the loader's `Hadamard` writes targets.
 
     A class's probability is proportional to 1 / its L1 distance, which counts as at least the one that gives a perfect
     code a probability of .99999, roughly (FastEstimator's inverse distance weighting).

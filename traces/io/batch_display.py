@@ -99,7 +99,7 @@ class BatchDisplay(GridDisplay):
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """An MLX array as NumPy (bfloat16 as float32); others through np.asarray."""
+    """An MLX array as NumPy of its shape (bfloat16 as float32); others through np.array."""
     return np.array(value.astype(mx.float32) if getattr(value, "dtype", None) == mx.bfloat16 else value)
 
 

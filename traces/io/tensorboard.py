@@ -163,7 +163,7 @@ def graph(nodes: Sequence[Node]) -> list[dict[str, Any]]:
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:
-    """A weight's histogram of 30 equal bins in TensorBoard's form; values that are not finite are left out."""
+    """A histogram of an array's (...) values in 30 equal bins, in TensorBoard's form; only of finite ones."""
     values = values[np.isfinite(values)].astype(np.float64).reshape(-1)
     counts, edges = np.histogram(values, BINS)
     low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)

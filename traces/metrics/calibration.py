@@ -73,11 +73,11 @@ def _error(hit: np.ndarray, prob: np.ndarray, repeats: bool, debias: bool) -> fl
 
 
 def between(values: np.ndarray) -> np.ndarray:
-    """Upper edges of bins with one of the sorted values each; the last is 1."""
+    """Upper edges (K,) of bins with one of the sorted values (K,) each; the last is 1."""
     return np.append((values[1:] + values[:-1]) / 2, 1.0)
 
 
 def equal_bins(prob: np.ndarray, bins: int) -> np.ndarray:
-    """Upper edges of bins with nearly equal numbers of probabilities; the last is 1."""
+    """Upper edges (K,), K <= bins, of bins with nearly equal numbers of probabilities (B,); the last is 1."""
     parts = np.array_split(np.sort(prob), min(bins, prob.size))
     return np.unique([*((a[-1] + b[0]) / 2 for a, b in zip(parts, parts[1:], strict=False)), 1.0])

@@ -36,7 +36,7 @@ class ConfusionMatrix(Metric):
 
 
 def counts(true: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
-    """The confusion matrix (classes, classes) of two label vectors."""
+    """The confusion matrix (C, C) of two label vectors (B,), C classes."""
     known = (true >= 0) & (true < classes) & (pred >= 0) & (pred < classes)
     flat = np.bincount(true[known] * classes + pred[known], minlength=classes * classes)
     return flat.reshape(classes, classes)

@@ -83,7 +83,7 @@ def matches(overlaps: np.ndarray) -> np.ndarray:
 
 
 def average_precision(scores: list[np.ndarray], hits: list[np.ndarray], count: int) -> np.ndarray:
-    """Precision averaged over 101 recalls, at each overlap (10,); count: of true boxes."""
+    """Precision averaged over 101 recalls, at each overlap (10,), of scores (D,) and hits (10, D) for `count` boxes."""
     order = np.argsort(-np.concatenate(scores), kind="stable")
     right = np.concatenate(hits, axis=1)[:, order].cumsum(1)
     recall, precision = right / count, right / np.arange(1, right.shape[1] + 1)

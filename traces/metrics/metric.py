@@ -65,7 +65,7 @@ class Metric(PerDSTrace):
 
 
 def joined(gathered: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of arrays as one pair, rows in order."""
+    """Pairs of arrays (B, ...) as one pair, rows in order."""
     first, second = zip(*gathered, strict=True)
     return np.concatenate(first), np.concatenate(second)
 
@@ -93,5 +93,5 @@ def classes_of(true: np.ndarray, rows: int) -> np.ndarray:
 
 
 def has_classes(array: np.ndarray) -> bool:
-    """Whether the last axis is one of classes."""
+    """Whether the last axis is one of classes: (B, ..., C), C > 1."""
     return array.ndim > 1 and array.shape[-1] > 1

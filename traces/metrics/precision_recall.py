@@ -15,7 +15,8 @@ AVERAGES = (None, "micro", "macro", "weighted")
 class Labelled(Metric):
     """A metric of the labels of all rows.
 
-    One score a row with labels 0 and 1 is binary: the value is that of class `pos_label`. Otherwise there is one value
+    true: labels (B,), (B, 1) or one-hot (B, C). pred: scores (B, C), or one score a row (B,) or (B, 1), rounded. One
+    score a row with labels 0 and 1 is binary: the value is that of class `pos_label`. Otherwise there is one value
     for each class that occurs, in order, or their `average` ("micro", "macro", "weighted" by true rows).
     zero_division: the value where there is nothing to divide by. Raises UsageError for another average.
     """
@@ -60,7 +61,7 @@ class Labelled(Metric):
 
 
 class Precision(Labelled):
-    """The share of a class's predictions that are right; arguments as for Labelled."""
+    """The share of a class's predictions that are right, of labels and scores (B, C) or (B,) as for Labelled."""
 
     default_name = "precision"
 
@@ -70,7 +71,7 @@ class Precision(Labelled):
 
 
 class Recall(Labelled):
-    """The share of a class's rows that are found; arguments as for Labelled."""
+    """The share of a class's rows that are found, of labels and scores (B, C) or (B,) as for Labelled."""
 
     default_name = "recall"
 
@@ -80,7 +81,7 @@ class Recall(Labelled):
 
 
 class F1Score(Labelled):
-    """The harmonic mean of precision and recall; arguments as for Labelled."""
+    """The harmonic mean of precision and recall, of labels and scores (B, C) or (B,) as for Labelled."""
 
     default_name = "f1_score"
 
@@ -90,7 +91,10 @@ class F1Score(Labelled):
 
 
 class MCC(Metric):
-    """Matthews' correlation of two labellings, for any number of classes: 1 right, 0 chance (Gorodkin 2004, eq. 8)."""
+    """Matthews' correlation of two labellings: 1 right, 0 chance (any number of classes, Gorodkin 2004, eq. 8).
+
+    true: labels (B,), (B, 1) or one-hot (B, C). pred: scores (B, C), or one score a row (B,) or (B, 1), rounded.
+    """
 
     def __init__(self, true_key: str, pred_key: str, mode: str | Sequence[str] | None = MODES,
                  ds_id: str | Sequence[str] | None = None, output_name: str = "mcc", per_ds: bool = True):  # fmt: skip

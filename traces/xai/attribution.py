@@ -20,7 +20,7 @@ def smooth(scores: Scores, x: mx.array, classes: mx.array, key: mx.array, sample
            squared: bool = False) -> mx.array:  # fmt: skip
     """The mean gradient (of squares, where `squared`) over `samples` noisy copies of x (SmoothGrad, arXiv 1706.03825).
 
-    spread: the noise's standard deviation in units of x.max() - x.min().
+    x (B, ...) gives (B, ...). spread: the noise's standard deviation in units of x.max() - x.min().
     """
     total, deviation = mx.zeros_like(x), spread * (x.max() - x.min())
     for one in mx.random.split(key, samples):
@@ -32,7 +32,7 @@ def smooth(scores: Scores, x: mx.array, classes: mx.array, key: mx.array, sample
 def integrated(scores: Scores, x: mx.array, classes: mx.array, baseline: mx.array, steps: int = 100) -> mx.array:
     """(x - baseline) times the mean gradient between them, midpoints of `steps` pieces (arXiv 1703.01365, eq. 1).
 
-    The sum over a row tends to the score's difference between x and baseline (completeness).
+    x, baseline and the result are (B, ...). The sum over a row tends to the score's difference between x and baseline.
     """
     total = mx.zeros_like(x)
     for step in range(steps):
