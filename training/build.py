@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from runtime.errors import UsageError
+from runtime.scheduler import Scheduler
 from runtime.slots import restore, snapshot
 from training.group import Maker, make_optimizer
 
@@ -16,15 +17,16 @@ Many = Any  # one module, or a list of them
 
 def build(
     model_fn: Callable[[], Many],
-    optimizer_fn: Maker | None | Sequence[Maker | None] = None,
+    optimizer_fn: Maker | Scheduler | None | Sequence[Maker | Scheduler | None] = None,
     weights_path: str | Path | Sequence[str | Path | None] | None = None,
     model_name: str | Sequence[str] | None = None,
 ) -> Many:
     """The module that `model_fn` makes, with an optimizer for `UpdateOp`; a list where it makes several.
 
     optimizer_fn: a name ("adam", "sgd", ...: PyTorch's default settings), a callable that gives an mlx optimizer
-    (`lambda: optim.Adam(1e-3)`) or None; one for each model. model_name: under which a network and its checkpoints keep
-    the model (default: model, model1, ... in the order of the network's ops). weights_path: a file of `save_model`.
+    (`lambda: optim.Adam(1e-3)`), a Scheduler of such by epochs, or None; one for each model. model_name: under which a
+    network and its checkpoints keep the model (default: model, model1, ... in the order of the network's ops).
+    weights_path: a file of `save_model`.
     Raises UsageError for unknown optimizers and where counts differ.
     """
     made = model_fn()
@@ -36,8 +38,9 @@ def build(
     for model, maker, name, path in zip(models, makers, names, paths, strict=True):
         if not isinstance(model, nn.Module):
             raise UsageError(f"model_fn must give an mlx.nn.Module or a list of them, got {type(model).__name__}.")
-        if maker is not None:
-            make_optimizer(maker, parameters=model.trainable_parameters())  # a wrong one is refused here
+        for one in maker.values if isinstance(maker, Scheduler) else [maker]:
+            if one is not None:
+                make_optimizer(one, parameters=model.trainable_parameters())  # a wrong one is refused here
         attach(model, maker, name)
         if path is not None:
             load_model(model, path)
@@ -45,7 +48,7 @@ def build(
     return models if several else models[0]
 
 
-def attach(model: nn.Module, optimizer_fn: Maker | None, name: str | None = None) -> None:
+def attach(model: nn.Module, optimizer_fn: Maker | Scheduler | None, name: str | None = None) -> None:
     """Notes on a model which optimizer trains it and its name."""
     model.optimizer_fn, model.model_name = optimizer_fn, name
 

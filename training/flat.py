@@ -84,7 +84,7 @@ def vectors(network: Network) -> list[Vector]:
     """One for every parameter group that can be flattened."""
     found = []
     for update in network.updates:
-        if update.merge_grad > 1 or update.gradients is not None:
+        if update.phased or update.gradients is not None:
             continue
         alone = all(other is update or other.model is not update.model for other in network.updates)
         for index, group in enumerate(update.groups):

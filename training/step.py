@@ -44,7 +44,7 @@ class TrainStep:
         self.network, self.accumulate, self.compile = network, accumulate, compile
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
         for op in network.ops:
-            if isinstance(op, ScheduledOp):
+            if isinstance(op, ScheduledOp | UpdateOp):
                 op.steps_per_epoch = steps_per_epoch
         flatten = mx.default_device() == mx.Device(mx.gpu) if flatten is None else flatten
         self.vectors = vectors(network) if flatten and accumulate == 1 else []
@@ -92,7 +92,7 @@ class TrainStep:
         phases: the network's, of this step; ds_id: the data set of the batch, "" without a name. For each pair of them
         the step is compiled once. An update of another ds_id rests: no gradient, no change of its state.
         """
-        if phases is None and any(update.merge_grad > 1 for update in self.network.updates):
+        if phases is None and any(update.phased for update in self.network.updates):
             phases = self.network.phases(int(self.state["step"].item()))
         signature = (tuple(sorted(set(fetch))), last, phases, ds_id)
         self._join()
@@ -148,8 +148,8 @@ class TrainStep:
         if self.network.after:  # these see the weights from before the updates
             out = self.network.forward(out, context, ops=self.network.after)
         if last:
-            due = {u: phases is None or phases[self.network.ops.index(u)] is not False for u in updates}
-            report = self._update(due, gradients, norms, window)
+            at = {update: phases and phases[self.network.ops.index(update)] for update in updates}
+            report = self._update(at, gradients, norms, window)
         self._count(finite, window, last)
         counters = {name: state[name] for name in ("skipped", "streak")}
         return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters}
@@ -223,16 +223,16 @@ class TrainStep:
         sums["finite"] = mx.array(True) if last else window
         return totals, window
 
-    def _update(self, updates: dict[UpdateOp, bool], gradients: dict[str, Batch], norms: Batch, window: mx.array):
+    def _update(self, updates: dict[UpdateOp, Any], gradients: dict[str, Batch], norms: Batch, window: mx.array):
         """Applies the updates where `window` is true; all gradients are at hand before the first weight moves.
 
-        updates: with whether they move weights in this step. norms: of gradients, by loss, where they are known.
+        updates: with their phases in this step. norms: of gradients, by loss, where they are known.
         """
         held, report = snapshot(self.state), {}
         current = snapshot(self.state["models"])  # by and by with what updates make of it: some share a model
         names = [self.network.name_of(update.model) for update in self.network.updates]
         fresh = {str(i): dict(arrays) for i, arrays in self.flat.items()}
-        for update, due in updates.items():
+        for update, phase in updates.items():
             prefix = self.network.name_of(update.model)
             own = {i: vector for i, vector in enumerate(self.vectors) if vector.update is update}
             parameters = {vector.name: self.flat[str(i)][PARAMETERS] for i, vector in own.items()}
@@ -244,7 +244,7 @@ class TrainStep:
             with ExitStack() as stack:
                 for i, vector in own.items():
                     stack.enter_context(vector.installed(fresh[str(i)]))
-                new, said = update.apply(grads, parameters, self.state["step"], norm, due)
+                new, said = update.apply(grads, parameters, self.state["step"], norm, phase)
             for i, vector in own.items():
                 fresh[str(i)][PARAMETERS] = new.pop(vector.name)
             current |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}

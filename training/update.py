@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 
 from runtime.errors import UsageError
 from runtime.op import Op, by_name
+from runtime.scheduler import Scheduler
 from training.ema import Averages
 from training.group import Group, Maker
 
@@ -19,9 +20,10 @@ Leaves = dict[str, mx.array]
 class UpdateOp(Op):
     """Moves the trainable leaves of `model` down the gradient of `loss_name`.
 
-    optimizer: a name, an mlx optimizer or a callable that makes one; None: what `build` attached to the model. The rate
-    of a step is learning_rate x schedule(step) x scale, where `scale` is state that a trace may lower; learning_rate
-    None is the optimizer's own.
+    optimizer: a name, an mlx optimizer or a callable that makes one, or a Scheduler of such by epochs (each has its own
+    state, and where it gives None the weights rest); None: what `build` attached to the model. The rate of a step is
+    learning_rate x schedule(step) x scale, where `scale` is state that a trace may lower; learning_rate None is the
+    optimizer's own.
     groups: parameter groups, mappings with `match` (a regular expression searched in the leaf's path) and their own
     `optimizer`, `learning_rate` or `schedule`; the first match wins and the rest belongs to the outer one.
     clip: largest global gradient norm. ema: decays of the averages kept (several at will).
@@ -32,11 +34,13 @@ class UpdateOp(Op):
     ds_id: it rests in batches of other data sets. Raises UsageError when a group matches no leaf.
     """
 
+    steps_per_epoch = 1  # set by who counts epochs
+
     def __init__(
         self,
         model: nn.Module,
         loss_name: str = "loss",
-        optimizer: Maker | None = None,
+        optimizer: Maker | Scheduler | None = None,
         learning_rate: float | None = None,
         schedule: Callable[[mx.array], Any] | None = None,
         clip: float | None = None,
@@ -68,20 +72,35 @@ class UpdateOp(Op):
         self.model, self.loss_name, self.clip, self.merge_grad = model, loss_name, clip, merge_grad
         self.gradients, self.defer = gradients, defer
         self.models = {name: model} if name else by_name(model)
-        outer = {"match": "", "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule}
+        outer = {"match": "", "learning_rate": learning_rate, "schedule": schedule}
         everything = model.trainable_parameters()
-        self.groups = [Group(**{**outer, **group}, parameters=everything) for group in (*groups, outer)]
+        self.scheduler = optimizer if isinstance(optimizer, Scheduler) else None
+        if self.scheduler is not None and any("optimizer" in group for group in groups):
+            raise UsageError("a group of an UpdateOp with a scheduled optimizer can't have its own.")
+        makers = [optimizer] if self.scheduler is None else self.scheduler.values
+        self.turns: list[list[Group] | None] = [
+            None if maker is None else [
+                Group(**{**outer, "optimizer": maker, **group}, parameters=everything) for group in (*groups, outer)
+            ]
+            for maker in makers
+        ]  # fmt: skip
+        if not self.optimized:
+            raise UsageError("a scheduled optimizer needs one optimizer at least, got none.")
+        self.place = 0 if self.scheduler is None else self.scheduler.index(1)
         leaves = self.leaves()
         self.owner = {path: self._owner(path) for path in leaves}
-        for i, group in enumerate(self.groups):
-            own = {path: leaf for path, leaf in leaves.items() if self.owner[path] == i}
-            if not own and i < len(self.groups) - 1:
-                some = ", ".join(list(leaves)[:3])
-                raise UsageError(f"parameter group {group.match!r} matches none of {len(leaves)} leaves ({some}, ...).")
-            group.optimizer.init(own)
+        for turn in self.optimized:
+            for i, group in enumerate(turn):
+                own = {path: leaf for path, leaf in leaves.items() if self.owner[path] == i}
+                if not own and i < len(turn) - 1:
+                    raise UsageError(
+                        f"parameter group {group.match!r} matches none of {len(leaves)} leaves "
+                        f"({', '.join(list(leaves)[:3])}, ...)."
+                    )
+                group.optimizer.init(own)
         self.averages = Averages(ema, leaves, ema_warmup)
         self.state = {
-            "optimizers": [group.optimizer.state for group in self.groups],
+            "optimizers": [group.optimizer.state for turn in self.optimized for group in turn],
             "ema": self.averages.state,
             "scale": mx.array(1.0),
         }
@@ -89,40 +108,63 @@ class UpdateOp(Op):
             zeros = {path: mx.zeros_like(leaf) for path, leaf in leaves.items()}
             self.state["merged"] = {"sums": zeros, "count": mx.array(0, mx.int32)}
 
+    @property
+    def optimized(self) -> list[list[Group]]:
+        """The groups of every optimizer that a schedule gives, of the one where there is no schedule."""
+        return [turn for turn in self.turns if turn is not None]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of the last step that `phase` was asked about; those to come first where the weights rest."""
+        return (None if self.place is None else self.turns[self.place]) or self.optimized[0]
+
     def _owner(self, path: str) -> int:
-        return next(i for i, group in enumerate(self.groups) if re.search(group.match, path))
+        return next(i for i, group in enumerate(self.optimized[0]) if re.search(group.match, path))
 
     def leaves(self) -> Leaves:
         """The leaves this update trains, by path."""
         return dict(tree_flatten(self.model.trainable_parameters()))
 
     def phase(self, step: int) -> Hashable:
-        """Whether the weights move in this step; None where they do in every one."""
-        return None if self.merge_grad == 1 else (step + 1) % self.merge_grad == 0
+        """Which of the scheduled optimizers a step has, and whether weights move in it; None where nothing changes."""
+        merged = None if self.merge_grad == 1 else (step + 1) % self.merge_grad == 0
+        if self.scheduler is None:
+            return merged
+        self.place = self.scheduler.index(step // self.steps_per_epoch + 1)
+        return self.place, merged
+
+    @property
+    def phased(self) -> bool:
+        """Whether a step must know its phase."""
+        return self.merge_grad > 1 or self.scheduler is not None
 
     def apply(
-        self, gradients: Leaves, parameters: Leaves, step: mx.array, norm: mx.array | None = None, due: bool = True
+        self, gradients: Leaves, parameters: Leaves, step: mx.array, norm: mx.array | None = None, phase: Any = None
     ) -> tuple[Leaves, dict[str, mx.array]]:
         """New leaves and what to log, from gradients averaged over micro-batches; optimizer and averages advance.
 
-        norm: of all gradients, where the caller knows it. due: False only collects the gradients, see `merge_grad`.
+        norm: of all gradients, where the caller knows it. phase: the step's, see `phase`.
         """
+        place, merged = (0, phase) if self.scheduler is None else phase
+        groups, due = None if place is None else self.turns[place], merged is not False
+        if groups is None:
+            return {}, {"grad_norm": global_norm(gradients) if norm is None else norm, "learning_rate": mx.array(0.0)}
         if self.merge_grad > 1:
             gradients, norm = self._merged(gradients, due), None
         norm = global_norm(gradients) if norm is None else norm
         if not due:
-            return {}, {"grad_norm": norm, "learning_rate": self.groups[-1].rate(step) * self.state["scale"]}
+            return {}, {"grad_norm": norm, "learning_rate": groups[-1].rate(step) * self.state["scale"]}
         if self.clip is not None:
             factor = mx.minimum(1.0, self.clip / (norm + 1e-6))
             gradients = {path: g * factor for path, g in gradients.items()}
         new: Leaves = {}
-        for i, group in enumerate(self.groups):
+        for i, group in enumerate(groups):
             own = {path: g for path, g in gradients.items() if self.owner[path] == i}
             if own:
                 group.optimizer.learning_rate = group.rate(step) * self.state["scale"]
                 new |= group.optimizer.apply_gradients(own, {path: parameters[path] for path in own})
         self.averages.update(new)
-        return new, {"grad_norm": norm, "learning_rate": self.groups[-1].optimizer.learning_rate}
+        return new, {"grad_norm": norm, "learning_rate": groups[-1].optimizer.learning_rate}
 
     def _merged(self, gradients: Leaves, due: bool) -> Leaves:
         """The mean of the gradients since the last update, these included; the sums start anew where it is due."""

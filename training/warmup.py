@@ -21,6 +21,7 @@ from runtime.slots import snapshot, write
 from runtime.watch import Watch, place
 from training.evaluate import means_of, to_device
 from training.forward import judged_arrays
+from training.update import UpdateOp
 
 OWN = {"mask"}  # what the pipeline adds by itself
 
@@ -49,16 +50,17 @@ def warm_up(estimator: Any, modes: Sequence[str]) -> None:
 
 
 def changes(estimator: Any) -> list[int]:
-    """The epochs to come (from 1) that are the first with their set of scheduled ops."""
+    """The epochs to come (from 1) that are the first with their set of scheduled ops and optimizers."""
     network, length, total = estimator.network, estimator.steps_per_epoch, estimator.total_steps
     schedulers = [op.scheduler for op in network.ops if isinstance(op, ScheduledOp)]
+    schedulers += [update.scheduler for update in network.updates if update.scheduler is not None]
     first = max(estimator.step - (estimator.step == total), 0) // length + 1
     last = max([first, *(s.settled for s in schedulers)]) + math.lcm(*(s.period for s in schedulers)) - 1
     last = last if total is None else min(last, -(-total // length))
     found: dict[tuple, int] = {}
     for epoch in range(first, max(first, last) + 1):
         network.phases((epoch - 1) * length)
-        found.setdefault(network.scheduled(), epoch)
+        found.setdefault((network.scheduled(), *(update.place for update in network.updates)), epoch)
     return list(found.values())
 
 
@@ -132,7 +134,7 @@ def _unused(estimator: Any, notes: dict[str, list[Watch]]) -> dict[str, list[str
 def _unchanged(estimator: Any) -> Iterator[None]:
     """Puts back random states, places in schedules and the models' modes; the train step's state is put back apart."""
     network = estimator.network
-    scheduled = [(op, op.place) for op in network.ops if isinstance(op, ScheduledOp)]
+    scheduled = [(op, op.place) for op in network.ops if isinstance(op, ScheduledOp | UpdateOp)]
     training = [(model, model.training) for model in network.models.values()]
     states, state = (random.getstate(), np.random.get_state()), cast(Any, mx.random.state)
     high, low = state[0].tolist()  # MLX's global key is the 64 bits of its seed

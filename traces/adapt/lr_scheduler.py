@@ -37,11 +37,13 @@ class LRScheduler(Trace):
         update = self.estimator.update_of(self.model)
         if update is self._installed:
             return
-        base, rate = update.groups[-1].base, self._rate()
-        if base <= 0:
-            raise UsageError(f"LRScheduler needs an update with a learning rate above 0, got {base}.")
-        for group in update.groups:
-            group.schedule = lambda step: rate(step) / base
+        rate = self._rate()
+        for groups in update.optimized:
+            base = groups[-1].base
+            if base <= 0:
+                raise UsageError(f"LRScheduler needs an update with a learning rate above 0, got {base}.")
+            for group in groups:
+                group.schedule = lambda step, base=base: rate(step) / base
         self._installed = update
 
     def _rate(self) -> Rate:
@@ -78,10 +80,11 @@ class WarmupScheduler(Trace):
         update = self.estimator.update_of(self.model)
         if update is self._installed:
             return
-        base = update.groups[-1].base
-        start, target = self.start_lr / base, None if self.target_lr is None else self.target_lr / base
-        for group in update.groups:
-            group.schedule = self._after_a_line(group.schedule, start, target)
+        for groups in update.optimized:
+            base = groups[-1].base
+            start, target = self.start_lr / base, None if self.target_lr is None else self.target_lr / base
+            for group in groups:
+                group.schedule = self._after_a_line(group.schedule, start, target)
         self._installed = update
 
     def _after_a_line(self, schedule: Callable | None, start: float, target: float | None) -> Rate:
