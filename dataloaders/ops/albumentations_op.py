@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dataloaders.ops.each import by_sample
 from dataloaders.ops.numpy_op import Names, NumpyOp
 from runtime.errors import UsageError
 
@@ -49,6 +50,10 @@ class AlbumentationsOp(NumpyOp):
             return wrap(kind(p=1.0, **chosen))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{type(self).__name__} got {settings}, which albumentations refuses: {error}") from error
+
+    def forward_batch(self, data: Any, state: Any) -> Any:
+        """Sample by sample, each with draws of its own."""
+        return by_sample(self, data, state)
 
 
 class ImageOp(AlbumentationsOp):

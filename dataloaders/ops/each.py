@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dataloaders.ops.numpy_op import NumpyOp
+from dataloaders.samples import column
 
 
 class EachOp(NumpyOp):
@@ -21,7 +22,11 @@ class EachOp(NumpyOp):
 
     def forward_batch(self, data: Any, state: Any) -> Any:
         """Sample by sample, so that a batch gets what its samples would have got."""
-        found = [np.stack([self.one(row) for row in value]) for value in (data if self.in_list else [data])]
+        values = data if self.in_list else [data]
+        found = [
+            column(name, [self.one(row) for row in value], None)
+            for name, value in zip(self.outputs, values, strict=True)
+        ]
         return found if self.out_list else found[0]
 
     def named(self, found: Any) -> Any:
@@ -49,6 +54,13 @@ class DrawnOp(NumpyOp):
 
     def forward_batch(self, data: Any, state: Any) -> Any:
         """The same, with draws of its own for every sample."""
-        samples = [list(rows) for rows in zip(*data, strict=True)] if self.in_list else data
-        found = [self.forward(sample, state) for sample in samples]
-        return [np.stack(column) for column in zip(*found, strict=True)] if self.out_list else np.stack(found)
+        return by_sample(self, data, state)
+
+
+def by_sample(op: NumpyOp, data: Any, state: Any) -> Any:
+    """What `forward` makes of the samples of a batch, stacked again; UsageError where their shapes then differ."""
+    samples = [list(rows) for rows in zip(*data, strict=True)] if op.in_list else data
+    found = [op.forward(sample, state) for sample in samples]
+    if not op.out_list:
+        return column(op.outputs[0], found, None)
+    return [column(name, values, None) for name, values in zip(op.outputs, zip(*found, strict=True), strict=True)]

@@ -182,3 +182,14 @@ def test_erasing_takes_a_box_of_the_area_asked_for():
     op = pixels.RandomErasing("x", "x", scale=(0.1, 0.1), ratio=(1.0, 1.0), fill=7)
     holes = [(op({"x": np.full((50, 50, 3), 128, np.uint8)}, state(seed))["x"] == 7).all(-1) for seed in range(5)]
     assert all(abs(hole.sum() - 250) < 20 for hole in holes) and len({hole.tobytes() for hole in holes}) == 5
+
+
+def test_batches_are_changed_sample_by_sample():
+    given = {"x": np.stack([image()] * 6), "m": np.stack([image()[..., 0]] * 6)}
+    moved = geometry.RandomCrop(9, 11, image_in="x", mask_in="m").forward_batch([given["x"], given["m"]], state())
+    assert moved[0].shape == (6, 9, 11, 3) and np.array_equal(moved[0][..., 0], moved[1])
+    assert len({row.tobytes() for row in moved[0]}) > 3
+    noisy = pixels.GaussianNoise("x", "x").forward_batch(given["x"], state())
+    assert noisy.shape == given["x"].shape and len({row.tobytes() for row in noisy}) == 6
+    with pytest.raises(UsageError, match="'x' has samples of different shapes"):
+        geometry.RandomScale(image_in="x").forward_batch([given["x"]], state())
