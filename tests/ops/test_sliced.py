@@ -154,4 +154,4 @@ def test_evaluation_holds_one_slice_at_a_time():
         mx.reset_peak_memory()
         mx.eval(op(data, Context("eval", mx.random.key(0), mx.array(0), mx.array(0))))
         peaks.append(mx.get_peak_memory())
-    assert peaks[0] < peaks[1] / 2  # 64 slices, of which a few are under way, against one
+    assert peaks[0] < peaks[1] / 5  # a few of 64 slices are under way; without an order a third
