@@ -53,6 +53,11 @@ class Data(Mapping[str, Any]):
         self._values[key] = self.written[key] = value
 
 
+def as_numpy(value: Any) -> np.ndarray:
+    """An MLX array as NumPy of its shape (bfloat16 as float32); others through np.array."""
+    return np.array(value.astype(mx.float32) if isinstance(value, mx.array) and value.dtype == mx.bfloat16 else value)
+
+
 def plain(value: Any) -> Any:
     """An array of one element as a Python number, of several (or none) as nested lists; anything else as it is."""
     if isinstance(value, mx.array | np.ndarray | np.generic):

@@ -192,3 +192,13 @@ def test_a_score_that_is_not_finite_stops_the_run():
     trainer = estimator([Scores(1, float("nan"), 1), TerminateOnNaN(monitor_names="*")], epochs=3)
     assert trainer.fit().steps == 4
     assert estimator([Scores(1, float("nan"), 1), TerminateOnNaN()], epochs=3).fit().steps == 6
+
+
+@pytest.mark.parametrize(("value", "stops"), [(float("nan"), True), (float("inf"), True), (1.0, False)])
+def test_a_value_in_lower_precision_is_looked_at_as_well(value, stops):
+    class Low(Trace):
+        def on_epoch_end(self, data):
+            data.write_without_log("score", mx.array(value, mx.bfloat16))
+
+    trainer = estimator([Low(mode="eval"), TerminateOnNaN(monitor_names="score")], epochs=2)
+    assert trainer.fit().steps == (2 if stops else 4)

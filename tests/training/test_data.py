@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import UsageError
-from training.data import Data, one_number, plain
+from training.data import Data, as_numpy, one_number, plain
 
 
 @pytest.mark.parametrize(("given", "wanted"), [
@@ -43,3 +43,11 @@ def test_what_is_logged_is_plain():
     logged = {}
     Data({}, "eval", "d", lambda **values: logged.update(values)).write_with_log("m", np.eye(2))
     assert logged == {"eval/m|d": [[1.0, 0.0], [0.0, 1.0]]}
+
+
+def test_arrays_of_any_type_become_numpys():
+    for dtype in (mx.bfloat16, mx.float16, mx.float32, mx.int32, mx.bool_):
+        found = as_numpy(mx.array([[1, 0]]).astype(dtype))
+        assert found.shape == (1, 2) and found.tolist() == [[1, 0]]
+    assert as_numpy(mx.array([1.5], mx.bfloat16)).dtype == np.float32
+    assert as_numpy(["a"]).tolist() == ["a"] and as_numpy(2.5).shape == ()

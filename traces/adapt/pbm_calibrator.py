@@ -10,7 +10,7 @@ from runtime.errors import UsageError
 from traces.metrics.calibration import equal_bins
 from traces.metrics.metric import classes_of, has_classes, joined
 from traces.trace import Trace
-from training.data import Data, one_number
+from training.data import Data, as_numpy, one_number
 
 TINY = 1e-12
 
@@ -41,8 +41,8 @@ class PBMCalibrator(Trace):
 
     def on_batch_end(self, data: Data) -> None:
         """Gathers labels and probabilities."""
-        pred = np.array(data[self.pred_key])
-        self.gathered.append((classes_of(np.array(data[self.true_key]), len(pred)), pred))
+        pred = as_numpy(data[self.pred_key])
+        self.gathered.append((classes_of(as_numpy(data[self.true_key]), len(pred)), pred))
 
     def on_epoch_end(self, data: Data) -> None:
         """Fits, saves and writes."""

@@ -8,7 +8,7 @@ import numpy as np
 from runtime.errors import UsageError
 from runtime.op import as_tuple
 from traces.trace import Trace
-from training.data import Data
+from training.data import Data, as_numpy
 
 
 class TerminateOnNaN(Trace):
@@ -54,5 +54,5 @@ class TerminateOnNaN(Trace):
 
 
 def _finite(value: Any) -> bool:
-    array = np.asarray(value)
+    array = as_numpy(value)
     return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())

@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-import numpy as np
-
 from runtime.errors import UsageError
 from runtime.instantiate import locate
 from runtime.op import as_tuple
 from runtime.panels import Panel
 from traces.trace import Trace
+from training.data import as_numpy
 from training.estimator import in_steps
 
 DRAW, SHOW = "visualizers.panels.save_display", "visualizers.panels.show"
@@ -96,11 +94,6 @@ class BatchDisplay(GridDisplay):
         parts: dict[str, Any] = {part: as_numpy(data[key])[:limit] for part, key in self.keys.items()}
         return Panel(self.title, **parts, mask_labels=self.mask_labels, keypoint_labels=self.keypoint_labels,
                      threshold=self.threshold, colours=self.colours)  # fmt: skip
-
-
-def as_numpy(value: Any) -> np.ndarray:
-    """An MLX array as NumPy of its shape (bfloat16 as float32); others through np.array."""
-    return np.array(value.astype(mx.float32) if getattr(value, "dtype", None) == mx.bfloat16 else value)
 
 
 def save(display: Any, folder: Path | None, name: str, draw: Callable, suffix: str = ".png") -> Path:

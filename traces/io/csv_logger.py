@@ -9,7 +9,7 @@ import numpy as np
 
 from runtime.op import active, as_tuple
 from traces.trace import Trace
-from training.data import plain
+from training.data import as_numpy, plain
 
 FIRST = ("mode", "step", "epoch")
 
@@ -47,7 +47,7 @@ class CSVLogger(Trace):
         """A row for each sample, where ids are asked for."""
         if self.instance is None:
             return
-        ids = np.array(data[self.instance]).reshape(-1)
+        ids = as_numpy(data[self.instance]).reshape(-1)
         columns = {name: plain(data[name]) for name in self.inputs if name != self.instance and name in data}
         columns = {name: value for name, value in columns.items() if np.ndim(value) and len(value) == len(ids)}
         for index, one in enumerate(ids if columns else ()):

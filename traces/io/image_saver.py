@@ -8,8 +8,9 @@ import numpy as np
 
 from runtime.instantiate import locate
 from runtime.panels import Chart, Panel
-from traces.io.batch_display import DRAW, as_numpy, save
+from traces.io.batch_display import DRAW, save
 from traces.trace import Trace
+from training.data import as_numpy
 
 
 class ImageSaver(Trace):

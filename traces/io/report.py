@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import UsageError
-from traces.io.batch_display import as_numpy
 from traces.io.logger import spelled
 from traces.trace import Trace
-from training.data import plain
+from training.data import as_numpy, plain
 
 
 class TestCase:

@@ -12,10 +12,9 @@ from runtime.errors import UsageError
 from runtime.instantiate import locate
 from runtime.op import as_tuple
 from runtime.trees import flatten
-from traces.io.batch_display import as_numpy
 from traces.io.graph import Node, flow
 from traces.trace import Trace
-from training.data import plain
+from training.data import as_numpy, plain
 from training.estimator import in_steps
 
 BINS = 30

@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime.errors import UsageError
 from traces.trace import Trace
-from training.data import Data
+from training.data import Data, as_numpy
 
 MODES = ("eval", "test")
 
@@ -45,7 +45,7 @@ class Metric(PerDSTrace):
 
     def on_batch_end(self, data: Data) -> None:
         """Gathers one batch."""
-        self.gathered.append((data.ds_id, self.gather(np.array(data[self.true_key]), np.array(data[self.pred_key]))))
+        self.gathered.append((data.ds_id, self.gather(as_numpy(data[self.true_key]), as_numpy(data[self.pred_key]))))
 
     def on_ds_end(self, data: Data) -> None:
         """Writes the value of one data set."""

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from runtime.panels import Panel
-from traces.io.batch_display import as_numpy
 from traces.trace import Trace
+from training.data import as_numpy
 
 
 class Maps(Trace):

@@ -10,6 +10,7 @@ import numpy as np
 from runtime.panels import Panel
 from traces.trace import Trace
 from traces.xai.attribution import integrated, saliency, smooth
+from training.data import as_numpy
 from training.forward import judged
 
 
@@ -58,9 +59,9 @@ class Saliency(Trace):
                 found["integrated"] = integrated(self.model, x, chosen, baseline, self.integrating)
             mx.eval(found, chosen)
         texts = dict(zip([*self.inputs[1:], self.predicted], [*labels, chosen], strict=True))
-        panels = [Panel(key, text=self._spelled(np.array(value))) for key, value in texts.items()]
-        panels.append(Panel(self.inputs[0], images=np.array(x)))
-        panels += [Panel(name, heat=shown(np.array(value))) for name, value in found.items()]
+        panels = [Panel(key, text=self._spelled(as_numpy(value))) for key, value in texts.items()]
+        panels.append(Panel(self.inputs[0], images=as_numpy(x)))
+        panels += [Panel(name, heat=shown(as_numpy(value))) for name, value in found.items()]
         data.write_without_log(self.outputs[0], panels)
 
     def _spelled(self, values: np.ndarray) -> list[Any]:

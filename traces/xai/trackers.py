@@ -7,8 +7,8 @@ import numpy as np
 
 from runtime.errors import UsageError
 from runtime.panels import Chart
-from traces.io.batch_display import as_numpy
 from traces.trace import Trace
+from training.data import as_numpy
 
 
 class LabelTracker(Trace):
