@@ -31,6 +31,7 @@ USAGE = """usage: python launcher.py run_name=NAME [group=option ...] [key=value
 
   python launcher.py run_name=first                             2-D flow matching, a minute on a laptop
   python launcher.py run_name=digits experiment=digits_fm       small images
+  python launcher.py run_name=lenet experiment=fashion_mnist_lenet    a classifier, its network made of ops
   python launcher.py run_name=first resume=true epochs=20       continue a run (its overrides are remembered)
   python launcher.py run_name=lr optimizer.learning_rate=1e-3,1e-4 --multirun     a sweep (scripts/search.py searches)
   python launcher.py eval_checkpoint=outputs/first              evaluate a checkpoint

@@ -1,6 +1,6 @@
-"""A UNet that finds the discs among other shapes, in made images (dataloaders/scenes.py).
+"""A UNet that parts coloured shapes from a noisy ground, in made images (dataloaders/scenes.py).
 
-python scripts/run_estimator.py train examples/segmentation_unet.py --epochs 4
+python scripts/run_estimator.py train examples/segmentation_unet.py --epochs 2
 The same by the launcher: python launcher.py run_name=unet experiment=segmentation_unet
 """
 
@@ -23,16 +23,16 @@ from training.update import UpdateOp
 
 
 def get_estimator(
-    epochs: int = 4,
-    batch_size: int = 32,
+    epochs: int = 2,
+    batch_size: int = 16,
     channels: int = 8,
-    size: int = 48,
+    size: int = 32,
     count: int = 4000,
-    wanted: str = "disc",
+    wanted: str | None = None,
     log_steps: int = 50,
     seed: int = 0,
 ) -> Estimator:
-    """Masks of the shapes of the kind `wanted`; size: of an image, a multiple of 16."""
+    """Masks of the shapes of the kind `wanted`, None for all; size: of an image, a multiple of 16."""
     mx.random.seed(seed)  # of the initial weights
     train_data = Scenes(count=count, size=size, wanted=wanted)
     eval_data = Scenes(count=max(count // 8, 1), size=size, wanted=wanted, seed=1)

@@ -14,7 +14,7 @@ import launcher
 from examples.fashion_mnist_lenet import get_estimator
 from runtime.errors import UsageError
 from runtime.slots import snapshot
-from scripts import sample
+from scripts import sample, search
 from scripts.compose import compose
 from tests.test_launcher import TINY, idx_file
 from training import checkpoint
@@ -158,6 +158,30 @@ def test_an_option_of_the_model_group_serves_under_any_name(fashion, tmp_path):
     assert config.model == {"logits": False} and config.network.models.student._target_ == "models.lenet.LeNet"
     assert launcher.train(config, tmp_path / "r", overrides).steps == 2
     assert "models.student.conv1.weight" in final(tmp_path / "r")
+
+
+def test_an_overlay_may_change_traces_that_are_not_there(fashion, capsys):
+    told = [
+        "run_name=t",
+        "experiment=fashion_mnist_lenet",
+        "debug=profile",
+        "max_steps=13",
+        "batch_size=5",
+        "device=cpu",
+    ]
+    assert {"checkpoints", "rate"} <= set(compose(told).traces) and "_target_" not in compose(told).traces.checkpoints
+    assert launcher.main(told) == 0
+    assert "step_ms_median" in capsys.readouterr().out
+
+
+def test_a_search_goes_over_an_ops_argument_by_a_metric(fashion):
+    sweeps = ["network.ops.loss.label_smoothing=0.0,0.9", "traces.rate.lr_fn.init_lr=1e-2"]
+    told = [*TINY, *LENET, *sweeps, "eval_every=2s", "method=grid", "metric=eval/accuracy", "mode=max"]
+    assert search.main(told) == 0
+    done = json.loads((fashion / "outputs/t/search.json").read_text())["search_summary"]
+    assert [trial["param"]["network.ops.loss.label_smoothing"] for trial in done] == [0.0, 0.9]
+    assert all(0 <= trial["result"]["eval/accuracy"] <= 1 for trial in done)
+    assert done[0]["result"]["eval/loss"] != done[1]["result"]["eval/loss"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from runtime.slots import restore, snapshot, write
 from training import checkpoint
 from training.estimator import Estimator
 from training.forward import judged, judged_arrays
-from training.learner import Learner, learner, members
+from training.learner import Learner, learner, targets
 from training.network import Network
 
 
@@ -66,7 +66,7 @@ def assemble(config: DictConfig) -> Experiment:
     learns = learner(config)
     network = learns.network
     pipeline.add_ops(learns.objective.host_ops())
-    given = members(config.traces)
+    given = targets(config.traces)
     if both := set(given) & set(learns.metrics):
         raise UsageError(f"{both.pop()!r} is a name in network.metrics and in traces; give each its own.")
     built = {name: build(node, plugins=plugins, models=learns.models) for name, node in given.items()}

@@ -54,7 +54,7 @@ def learner(config: DictConfig) -> Learner:
     if unknown:
         raise UsageError(f"network has no key {unknown[0]!r}; nearest: {closest(unknown[0], list(KEYS))}.")
     nodes = {"model": config.model, **((node or {}).get("models") or {})}
-    models = {name: build(n, plugins=plugins) for name, n in nodes.items() if n and "_target_" in n}
+    models = {name: build(n, plugins=plugins) for name, n in targets(nodes).items()}
     if not models:
         raise UsageError("there is no model; needed: model=NAME, or network.models with one at least.")
     for name, model in models.items():
@@ -82,7 +82,7 @@ def learner(config: DictConfig) -> Learner:
     for op in objectives:
         op.objective.check(op.models[op.name])
     mx.eval(*(model.parameters() for model in models.values()))
-    metrics = {n: build(m, plugins=plugins, models=models) for n, m in members((node or {}).get("metrics")).items()}
+    metrics = {n: build(m, plugins=plugins, models=models) for n, m in targets((node or {}).get("metrics")).items()}
     return Learner(models, network, metrics, objectives[0].objective if objectives else Objective())
 
 
@@ -90,3 +90,8 @@ def members(nodes: Any) -> dict[str, Any]:
     """The nodes of a mapping, or of a list by number, without those that are null."""
     named = nodes if isinstance(nodes, Mapping) else dict(enumerate(nodes or ()))
     return {str(name): node for name, node in named.items() if node is not None}
+
+
+def targets(nodes: Any) -> dict[str, Any]:
+    """The members with a `_target_`: an overlay may change an object that another option has taken away."""
+    return {name: node for name, node in members(nodes).items() if "_target_" in node}
