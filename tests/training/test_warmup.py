@@ -23,6 +23,7 @@ from traces.metrics.accuracy import Accuracy
 from traces.trace import Trace
 from training.estimator import Estimator
 from training.network import Network
+from training.step import TrainStep
 from training.update import UpdateOp
 from training.warmup import changes, warm_up
 
@@ -74,7 +75,7 @@ def estimator(ops: Any = (), traces: Any = (), train: Any = None, held: Any = No
     mx.random.seed(0)
     model = Noisy()
     forward = [*ops, ModelOp(model, "x", "y"), CrossEntropy(("y", "label"), "ce")]
-    network = Network([*forward, UpdateOp(model, loss_name="ce", optimizer="adam", **(update or {}))])
+    network = Network([*forward, UpdateOp(model, loss_name="ce", **{"optimizer": "adam", **(update or {})})])
     pipeline = Pipeline(train or Rows(16), held or Rows(10, 1), Rows(6, 2), 8)
     traces = traces(model) if callable(traces) else traces
     return Estimator(pipeline, network, epochs, traces, **options)
@@ -87,6 +88,8 @@ CASES: dict[str, dict] = {
     "merged": {"update": {"merge_grad": 2}},
     "accumulated": {"accumulate": 2, "train_steps_per_epoch": 2},
     "half": {"precision": "fp16"},
+    "vectors": {"update": {"ema": [0.5]}, "flatten": True},
+    "optimizers": {"update": {"optimizer": RepeatScheduler(["adam", "sgd"])}},
     "carry": {"ops": lambda: [Mean()]},
     "scheduled": {"ops": lambda: [RepeatScheduler([Scale(2.0), None]), EpochScheduler({2: Scale(3.0)})]},
     "rate": {"traces": lambda model: [LRScheduler(model, lambda step: 0.1 / step)]},
@@ -97,8 +100,12 @@ CASES: dict[str, dict] = {
 
 def made(case):
     options = dict(CASES[case])
-    ops = options.pop("ops", tuple)
-    return estimator(ops(), max_steps=5, **options)
+    ops, flatten = options.pop("ops", tuple), options.pop("flatten", False)
+    trainer = estimator(ops(), max_steps=5, **options)
+    if flatten:  # as on a GPU
+        trainer.train_step = TrainStep(trainer.network, steps_per_epoch=trainer.steps_per_epoch, flatten=True)
+        assert trainer.train_step.vectors
+    return trainer
 
 
 def arrays(trainer):
@@ -130,7 +137,7 @@ def test_five_steps_end_with_the_same_bits_with_and_without_it(case):
     assert rows[0] == rows[1] and after[0] == after[1]
 
 
-@pytest.mark.parametrize("case", ["averages", "carry", "scheduled"])
+@pytest.mark.parametrize("case", ["averages", "vectors", "optimizers", "carry", "scheduled"])
 def test_a_resumed_run_ends_with_the_same_bits(case):
     whole, half = made(case), made(case)
     whole.fit(warmup=False)
