@@ -14,7 +14,8 @@ from training.network import Network
 class ForwardStep:
     """Runs a network in one mode ("eval", "test", "infer") with given model arrays, for instance an EMA.
 
-    arrays: by path, as `snapshot(network.models)` names them. The models themselves stay as they are.
+    arrays: by path, as `snapshot(network.models)` names them. The models themselves and the ops' states stay as they
+    are.
     """
 
     def __init__(self, network: Network, mode: str, compile: bool = True):
@@ -34,13 +35,13 @@ class ForwardStep:
         return out
 
     def _run(self, arrays: Batch, batch: Batch, key: mx.array, wanted: tuple[str, ...], ds_id: str) -> Batch:
-        models = self.network.models
-        held = snapshot(models)
-        write(models, arrays)
+        states = [self.network.models, self.op_states]
+        held = snapshot(states)
+        write(self.network.models, arrays)
         zero = mx.array(0, mx.int32)
         ops = [*self.network.before, *self.network.after]
         out = self.network.forward(batch, Context(self.mode, key, zero, zero, ds_id=ds_id), ops=ops)
-        write(models, held)
+        write(states, held)
         return {name: out[name] for name in wanted if name in out}
 
 

@@ -29,9 +29,9 @@ OWN = {"mask"}  # what the pipeline adds by itself
 def warm_up(estimator: Any, modes: Sequence[str]) -> None:
     """Builds the graphs of every mode, data set and set of scheduled ops; checks what ops, traces and monitors need.
 
-    Raises UsageError for a missing key and for what an op can't compute. Keys that nobody reads are named in a
-    warning before a training.
-    Weights, optimizers, statistics, random states, places in the data and in schedules stay as they are.
+    Raises UsageError for a missing key and for what an op can't compute. Before a training, monitored keys must be
+    somewhere, and keys that nobody reads are named in a warning. Weights, optimizers, statistics, random states, places
+    in the data and in schedules stay as they are.
     """
     notes: dict[str, list[Watch]] = {}
     with _unchanged(estimator):
@@ -43,10 +43,11 @@ def warm_up(estimator: Any, modes: Sequence[str]) -> None:
                 for ds_id in built:
                     _check_traces(estimator, mode, ds_id, built)
                 notes.setdefault(mode, []).extend(built.values())
-    _check_monitors(estimator, notes)
-    if "train" in modes and (unused := _unused(estimator, notes)):
-        told = ", ".join(f"{key} ({', '.join(modes)})" for key, modes in unused.items())
-        print(f"warning: no op, update or trace reads these keys: {told}.")
+    if "train" in modes:
+        _check_monitors(estimator, notes)
+        told = ", ".join(f"{key} ({', '.join(own)})" for key, own in _unused(estimator, notes).items())
+        if told:
+            print(f"warning: no op, update or trace reads these keys: {told}.")
 
 
 def changes(estimator: Any) -> list[int]:
@@ -69,10 +70,9 @@ def _build(estimator: Any, mode: str, ds_id: str, epoch: int, batch: NumpyBatch)
     network, step = estimator.network, estimator.train_step
     network.watch = watch = Watch(epoch)
     phases, wanted = network.phases((epoch - 1) * estimator.steps_per_epoch), estimator.wanted(mode, ds_id)
-    arrays, key = to_device(batch), step_key(0, 0, 0)
+    arrays, key, held = to_device(batch), step_key(0, 0, 0), snapshot(step.state)
     try:
         if mode == "train":
-            held = snapshot(step.state)
             for last in (True,) if step.accumulate == 1 else (False, True):
                 watch.given |= set(step(arrays, key, wanted, last, phases, ds_id))
                 write(step.state, held)
@@ -80,6 +80,7 @@ def _build(estimator: Any, mode: str, ds_id: str, epoch: int, batch: NumpyBatch)
             watch.given |= {*batch, *estimator.forward[mode](judged_arrays(network), arrays, key, wanted, ds_id)}
     finally:
         network.watch = None
+        write(step.state, held)
     watch.keys |= {*batch, *watch.given}
     return watch
 
@@ -108,7 +109,7 @@ def _check_traces(estimator: Any, mode: str, ds_id: str, built: dict[str, Watch]
 def _check_monitors(estimator: Any, notes: dict[str, list[Watch]]) -> None:
     """Every monitored key must be there in some mode."""
     given = {mode: set().union(*(watch.given for watch in watches)) for mode, watches in notes.items()}
-    absent = [name for name in estimator.monitor_names if notes and not any(name in keys for keys in given.values())]
+    absent = [name for name in estimator.monitor_names if not any(name in keys for keys in given.values())]
     if absent:
         keys = {mode: set().union(*(watch.keys for watch in watches)) for mode, watches in notes.items()}
         have = "; ".join(f"{mode}: {', '.join(sorted(own))}" for mode, own in keys.items())
@@ -132,7 +133,7 @@ def _unused(estimator: Any, notes: dict[str, list[Watch]]) -> dict[str, list[str
 
 @contextmanager
 def _unchanged(estimator: Any) -> Iterator[None]:
-    """Puts back random states, places in schedules and the models' modes; the train step's state is put back apart."""
+    """Puts back random states, places in schedules and the models' modes; `_build` puts back the train step's state."""
     network = estimator.network
     scheduled = [(op, op.place) for op in network.ops if isinstance(op, ScheduledOp | UpdateOp)]
     training = [(model, model.training) for model in network.models.values()]

@@ -179,3 +179,21 @@ def test_what_stops_saves_and_slows_can_watch_one_data_set(tmp_path):
     latest = trainer.summary.latest
     assert latest["eval/max_accuracy|b"] == 0.4 and latest["eval/since_best_accuracy|b"] == 0
     np.testing.assert_allclose(trainer.network.updates[0].state["scale"].item(), 0.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_an_evaluation_leaves_the_ops_states_alone(compile):
+    class Count(TensorOp):
+        """Counts its batches."""
+
+        def __init__(self):
+            super().__init__("x", "count")
+            self.state = {"count": mx.array(0)}
+
+        def forward(self, data, state):
+            self.state["count"] = self.state["count"] + 1
+            return self.state["count"]
+
+    trainer = estimator(ops=[Count()], epochs=2, compile=compile)
+    trainer.fit(warmup=False)
+    assert trainer.network.ops[2].state["count"].item() == trainer.step == 8

@@ -306,8 +306,10 @@ def test_a_key_that_a_trace_misses():
 def test_monitored_keys_must_be_somewhere():
     stopped("no op computes f1 of monitor_names; the keys there are in train: ce, .*; eval: ce, id, label, mask, x, y",
             estimator(monitor_names=["ce", "f1"]))  # fmt: skip
-    summary = estimator([Scale(outputs="double", mode="eval")], monitor_names="double").fit()
-    assert "eval/double" in summary.latest and "train/double" not in summary.latest
+    trainer = estimator([Scale(outputs="double", mode="eval")], monitor_names="double")
+    trainer.fit()
+    values = trainer.test().latest
+    assert "eval/double" in values and "train/double" not in values and "test/double" not in values
 
 
 def test_keys_that_nobody_reads_are_one_warning(capsys):
