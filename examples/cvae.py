@@ -56,15 +56,21 @@ def get_estimator(
     epochs: int = 20,
     latent: int = 2,
     train_steps_per_epoch: int | None = None,
+    log_steps: int = 100,
     save_dir: str = "",
     root: str = "data/fashion_mnist",
+    seed: int = 0,
 ) -> Estimator:
     """An estimator of both halves; "eval/loss" is the negative ELBO of the test images in nats."""
+    mx.random.seed(seed)  # of the initial weights
     train_data, eval_data = fashion_mnist.load_data(root)
+    test_data = eval_data.split(0.5)
     pipeline = Pipeline(
         train_data=train_data,
         eval_data=eval_data,
+        test_data=test_data,
         batch_size=batch_size,
+        seed=seed,
         ops=[Minmax(inputs="x", outputs="x"), Binarize(inputs="x", outputs="x", threshold=0.5)],
     )
     encoder = build(model_fn=lambda: Encoder(latent=latent), optimizer_fn="adam", model_name="encoder")
@@ -81,10 +87,12 @@ def get_estimator(
         ]
     )
     folder = save_dir or tempfile.mkdtemp()
-    traces = [BestModelSaver(model=encoder, save_dir=folder), BestModelSaver(model=decoder, save_dir=folder), Logger()]
-    return Estimator(
-        pipeline=pipeline, network=network, epochs=epochs, traces=traces, train_steps_per_epoch=train_steps_per_epoch
-    )
+    traces = [
+        BestModelSaver(model=encoder, save_dir=folder),
+        BestModelSaver(model=decoder, save_dir=folder),
+        Logger(log_steps=log_steps),
+    ]
+    return Estimator(pipeline, network, epochs, traces, seed=seed, train_steps_per_epoch=train_steps_per_epoch)
 
 
 def importance_bound(encoder: nn.Module, decoder: nn.Module, x: mx.array, draws: int, key: mx.array) -> mx.array:

@@ -63,24 +63,29 @@ def get_estimator(
     epochs: int = 50,
     batch_size: int = 256,
     learning_rate: float = 1e-4,
+    beta: float = 0.9,
     channels: int = 256,
     train_steps_per_epoch: int | None = None,
+    log_steps: int = 100,
     save_dir: str = "",
     root: str = "data/fashion_mnist",
+    seed: int = 0,
 ) -> Estimator:
     """An estimator of both models; each update lowers its own loss, both with gradients from before either moves.
 
-    channels: of the generator's first map, four times the discriminator's.
+    beta: Adam's first; .5 in the paper. channels: of the generator's first map, four times the discriminator's.
     """
+    mx.random.seed(seed)  # of the initial weights
     train_data, _ = fashion_mnist.load_data(root)
     pipeline = Pipeline(
         train_data=train_data,
         batch_size=batch_size,
+        seed=seed,
         ops=[Normalize(inputs="x", outputs="x", mean=1.0, std=1.0, max_pixel_value=127.5), Noise(outputs="z")],
     )
     gen_model, disc_model = build(
         model_fn=lambda: [Generator(channels=channels), Discriminator(channels=channels // 4)],
-        optimizer_fn=[lambda: optim.Adam(learning_rate, bias_correction=True)] * 2,
+        optimizer_fn=[lambda: optim.Adam(learning_rate, [beta, 0.999], bias_correction=True)] * 2,
         model_name=["generator", "discriminator"],
     )
     network = Network(
@@ -94,10 +99,11 @@ def get_estimator(
             UpdateOp(model=disc_model, loss_name="dloss"),
         ]
     )
-    traces = [ModelSaver(model=gen_model, save_dir=save_dir or tempfile.mkdtemp(), frequency=5), Logger()]
-    return Estimator(
-        pipeline=pipeline, network=network, epochs=epochs, traces=traces, train_steps_per_epoch=train_steps_per_epoch
-    )
+    traces = [
+        ModelSaver(model=gen_model, save_dir=save_dir or tempfile.mkdtemp(), frequency=5),
+        Logger(log_steps=log_steps),
+    ]
+    return Estimator(pipeline, network, epochs, traces, seed=seed, train_steps_per_epoch=train_steps_per_epoch)
 
 
 def sampled(generator: nn.Module, count: int) -> np.ndarray:
@@ -107,11 +113,11 @@ def sampled(generator: nn.Module, count: int) -> np.ndarray:
     return np.concatenate([np.array(generator(noise[i : i + 100])) for i in range(0, count, 100)])
 
 
-def fastestimator_run(epochs: int = 2, batch_size: int = 256, learning_rate: float = 1e-4, channels: int = 256,
-                      train_steps_per_epoch: int | None = None, count: int = 500, picture: str = "outputs/dcgan.png",
-                      root: str = "data/fashion_mnist") -> None:  # fmt: skip
+def fastestimator_run(epochs: int = 2, batch_size: int = 256, learning_rate: float = 1e-4, beta: float = 0.9,
+                      channels: int = 256, train_steps_per_epoch: int | None = None, count: int = 500,
+                      picture: str = "outputs/dcgan.png", root: str = "data/fashion_mnist") -> None:  # fmt: skip
     """Trains; prints KID of EfficientNet-Lite0's features before, after and between halves of data; draws samples."""
-    estimator = get_estimator(epochs, batch_size, learning_rate, channels, train_steps_per_epoch, root=root)
+    estimator = get_estimator(epochs, batch_size, learning_rate, beta, channels, train_steps_per_epoch, root=root)
     generator, features = estimator.network.models["generator"], EfficientNetLite0()
     data = estimator.pipeline.source("train")["x"][: 2 * count].astype(np.float32) / 127.5 - 1
     real, floor = features(data[:count]), features(data[count:])

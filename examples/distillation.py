@@ -4,6 +4,8 @@ python scripts/run_estimator.py train examples/fashion_mnist_lenet.py --epochs 1
 python scripts/run_estimator.py train examples/distillation.py --teacher outputs/teacher/model_best_accuracy.safetensors
 """
 
+from functools import partial
+
 import runtime.blas  # noqa: F401  before mlx
 
 # isort: split
@@ -22,7 +24,7 @@ from ops.tensor.shapes import LambdaOp
 from runtime.op import Context
 from traces.io.logger import Logger
 from traces.metrics.accuracy import Accuracy
-from training.build import build
+from training.build import build, load_model
 from training.estimator import Estimator
 from training.network import Network
 from training.update import UpdateOp
@@ -53,6 +55,18 @@ class Distillation(LossOp):
         return self.temperature**2 * (mx.exp(theirs) * (theirs - ours)).sum(axis=-1)
 
 
+def trained(file: str) -> LeNet:
+    """The teacher, to logits, with the weights that its training saved."""
+    teacher = LeNet(logits=True)
+    load_model(teacher, file)
+    return teacher
+
+
+def blend(kl: mx.array, ce: mx.array, share: float) -> mx.array:
+    """The student's loss: `share` of what the teacher says, the rest of what the labels say."""
+    return share * kl + (1 - share) * ce
+
+
 def get_estimator(
     teacher: str = "",
     samples: int = 500,
@@ -62,33 +76,37 @@ def get_estimator(
     batch_size: int = 20,
     train_steps_per_epoch: int | None = None,
     eval_every: str = "1e",
+    log_steps: int = 100,
     root: str = "data/fashion_mnist",
+    seed: int = 0,
 ) -> Estimator:
     """An estimator of the student, trained on `samples` images; without `teacher`, the same from their labels alone.
 
     teacher: a file of LeNet's weights. share: of the distillation loss; the labels' cross-entropy has the rest.
     """
+    mx.random.seed(seed)  # of the initial weights
     train_data, eval_data = fashion_mnist.load_data(root)
+    test_data = eval_data.split(0.5)
     pipeline = Pipeline(
         train_data=train_data.split(samples),
         eval_data=eval_data,
+        test_data=test_data,
         batch_size=batch_size,
+        seed=seed,
         ops=[Minmax(inputs="x", outputs="x")],
     )
     student = build(model_fn=Student, optimizer_fn="adam", model_name="student")
     ops = [ModelOp(model=student, inputs="x", outputs="y_pred"),
            CrossEntropy(inputs=("y_pred", "y"), outputs="ce", from_logits=True)]  # fmt: skip
     if teacher:
-        guide = build(model_fn=lambda: LeNet(logits=True), model_name="teacher", weights_path=teacher)
+        guide = build(model_fn=lambda: trained(teacher), model_name="teacher")
         ops += [
             ModelOp(model=guide, inputs="x", outputs="y_teacher", mode="train", trainable=False),
             Distillation(inputs=("y_pred", "y_teacher"), outputs="kl", temperature=temperature),
-            LambdaOp(
-                fn=lambda kl, ce: share * kl + (1 - share) * ce, inputs=("kl", "ce"), outputs="loss", mode="train"
-            ),
+            LambdaOp(fn=partial(blend, share=share), inputs=("kl", "ce"), outputs="loss", mode="train"),
         ]
     network = Network(ops=[*ops, UpdateOp(model=student, loss_name="loss" if teacher else "ce")])
-    traces = [Accuracy(true_key="y", pred_key="y_pred"), Logger()]
+    traces = [Accuracy(true_key="y", pred_key="y_pred"), Logger(log_steps=log_steps)]
     return Estimator(
         pipeline=pipeline,
         network=network,
@@ -96,6 +114,7 @@ def get_estimator(
         traces=traces,
         train_steps_per_epoch=train_steps_per_epoch,
         eval_every=eval_every,
+        seed=seed,
     )
 
 
@@ -105,10 +124,11 @@ def fastestimator_run(teacher: str, samples: int = 500, share: float = 0.9, temp
     for seed in range(seeds):
         found = {}
         for name, file in (("distilled", teacher), ("alone", "")):
-            mx.random.seed(seed)
-            estimator = get_estimator(file, samples, share, temperature, epochs, eval_every=f"{epochs}e", root=root)
+            estimator = get_estimator(
+                file, samples, share, temperature, epochs, eval_every=f"{epochs}e", root=root, seed=seed
+            )
             estimator.fit()
-            found[name] = estimator.summary.latest["eval/accuracy"]
+            found[name] = estimator.test().latest["test/accuracy"]
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
 
 

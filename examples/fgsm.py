@@ -8,6 +8,8 @@ import tempfile
 import runtime.blas  # noqa: F401  before mlx
 
 # isort: split
+import mlx.core as mx
+
 from dataloaders.datasets.loaders import fashion_mnist
 from dataloaders.ops.values import Minmax
 from dataloaders.pipeline import Pipeline
@@ -32,13 +34,16 @@ def get_estimator(
     batch_size: int = 32,
     train_steps_per_epoch: int | None = None,
     eval_steps_per_epoch: int | None = None,
+    log_steps: int = 100,
     save_dir: str = "",
     root: str = "data/fashion_mnist",
+    seed: int = 0,
 ) -> Estimator:
     """An estimator that trains on clean and attacked images alike (on clean ones alone without `adversarial`).
 
     epsilon: how far the attack moves every pixel of images in [0, 1]. Both are judged on clean and on attacked images.
     """
+    mx.random.seed(seed)  # of the initial weights
     train_data, eval_data = fashion_mnist.load_data(root)
     test_data = eval_data.split(0.5)
     pipeline = Pipeline(
@@ -46,6 +51,7 @@ def get_estimator(
         eval_data=eval_data,
         test_data=test_data,
         batch_size=batch_size,
+        seed=seed,
         ops=[Minmax(inputs="x", outputs="x")],
     )
     model = build(model_fn=LeNet, optimizer_fn="adam")
@@ -64,7 +70,7 @@ def get_estimator(
         Accuracy(true_key="y", pred_key="y_pred", output_name="base accuracy"),
         Accuracy(true_key="y", pred_key="y_pred_adv", output_name="adversarial accuracy"),
         BestModelSaver(model=model, save_dir=save_dir or tempfile.mkdtemp(), metric="adv_ce", save_best_mode="min"),
-        Logger(),
+        Logger(log_steps=log_steps),
     ]
     return Estimator(
         pipeline=pipeline,
@@ -73,6 +79,7 @@ def get_estimator(
         traces=traces,
         train_steps_per_epoch=train_steps_per_epoch,
         eval_steps_per_epoch=eval_steps_per_epoch,
+        seed=seed,
     )
 
 

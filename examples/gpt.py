@@ -12,7 +12,7 @@ import runtime.blas  # noqa: F401  before mlx
 import mlx.core as mx
 import numpy as np
 
-from dataloaders.datasets.characters import CharacterDataset, decode, encode, genesis
+from dataloaders.datasets.characters import HELD_OUT, decode, encode, genesis, windows
 from dataloaders.pipeline import Pipeline
 from evaluation.ngram import NGram
 from models.gpt import GPT
@@ -27,7 +27,10 @@ from training.estimator import Estimator
 from training.network import Network
 from training.update import UpdateOp
 
-HELD_OUT = 20_000  # characters at the end
+
+def bits(loss: mx.array) -> mx.array:
+    """Nats as bits."""
+    return loss / math.log(2)
 
 
 def get_estimator(
@@ -38,39 +41,36 @@ def get_estimator(
     depth: int = 2,
     heads: int = 4,
     learning_rate: float = 3e-3,
+    log_steps: int = 100,
     text: str | None = None,
+    seed: int = 0,
 ) -> Estimator:
     """An estimator of `steps` steps; "eval/bits" is the bits a character of the held-out end, in windows of `context`.
 
     The first characters of a window have little before them, so that a model reading on would do better.
     """
-    text = genesis() if text is None else text
-    alphabet = "".join(sorted(set(text)))
-    pipeline = Pipeline(
-        train_data=CharacterDataset(text[:-HELD_OUT], context, alphabet),
-        eval_data=CharacterDataset(text[-HELD_OUT:], context, alphabet, stride=context),
-        batch_size=batch_size,
-    )
+    mx.random.seed(seed)  # of the initial weights
+    train_data, eval_data = (windows(part, context, text) for part in ("train", "eval"))
+    pipeline = Pipeline(train_data=train_data, eval_data=eval_data, batch_size=batch_size, seed=seed)
+    vocabulary = len(train_data.alphabet)
     model = build(
-        model_fn=lambda: GPT(vocabulary=len(alphabet), context=context, hidden=hidden, depth=depth, heads=heads),
+        model_fn=lambda: GPT(vocabulary=vocabulary, context=context, hidden=hidden, depth=depth, heads=heads),
         optimizer_fn="adamw",
     )
     network = Network(
         ops=[
             ModelOp(model=model, inputs="x", outputs="logits"),
-            CrossEntropy(inputs=("logits", "y"), outputs="ce", from_logits=True),
-            LambdaOp(fn=lambda ce: ce / math.log(2), inputs="ce", outputs="bits", mode="!infer"),
-            UpdateOp(model=model, loss_name="ce", clip=1.0),
+            CrossEntropy(inputs=("logits", "y"), outputs="loss", from_logits=True),
+            LambdaOp(fn=bits, inputs="loss", outputs="bits", mode="!infer"),
+            UpdateOp(model=model, loss_name="loss", clip=1.0),
         ]
     )
     traces = [
         LRScheduler(model=model, lr_fn=lambda step: cosine_decay(step, cycle_length=steps, init_lr=learning_rate)),
         WarmupScheduler(model=model, warmup_steps=max(1, steps // 20)),
-        Logger(),
+        Logger(log_steps=log_steps),
     ]
-    return Estimator(
-        pipeline=pipeline, network=network, epochs=1, traces=traces, train_steps_per_epoch=steps, monitor_names="bits"
-    )
+    return Estimator(pipeline, network, 1, traces, seed=seed, train_steps_per_epoch=steps, monitor_names="bits")
 
 
 def written(model: Any, alphabet: str, prompt: str, count: int = 300, temperature: float = 0.8) -> str:
@@ -86,10 +86,10 @@ def fastestimator_run(steps: int = 1000, batch_size: int = 32, context: int = 64
     """Trains, prints bits a character beside those of n-grams counted in the same text, and a sample."""
     estimator = get_estimator(steps, batch_size, context, hidden, depth, learning_rate=learning_rate)
     estimator.fit()
-    text = genesis()
-    alphabet = "".join(sorted(set(text)))
+    train, held_out = genesis()[:-HELD_OUT], genesis()[-HELD_OUT:]
+    alphabet = estimator.pipeline.source("train").alphabet
     for order in range(1, 8):
-        print(f"{order}-gram: {NGram(text[:-HELD_OUT], order, alphabet).bits(text[-HELD_OUT:]):.3f} bits a character")
+        print(f"{order}-gram: {NGram(train, order, alphabet).bits(held_out):.3f} bits a character")
     print(f"GPT: {estimator.summary.latest['eval/bits']:.3f} bits a character")
     print(written(estimator.network.models["model"], alphabet, prompt))
 

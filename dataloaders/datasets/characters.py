@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from dataloaders.source import digest
 from runtime.errors import UsageError
 
 GENESIS = Path(__file__).parents[1] / "genesis.txt.gz"
+HELD_OUT = 20_000  # characters at a text's end
 
 
 def genesis() -> str:
@@ -48,6 +50,18 @@ class CharacterDataset:
     def fingerprint(self) -> str:
         """A short hash of text and windows."""
         return digest("characters", self.alphabet, self.context, self.stride, self.tokens.tobytes())
+
+
+def windows(part: Literal["train", "eval"], context: int, text: str | None = None) -> CharacterDataset:
+    """Windows of a text (None: Genesis) by its own alphabet: "train" at every place, "eval" side by side.
+
+    The last 20,000 characters are held out for "eval".
+    """
+    text = genesis() if text is None else text
+    alphabet = "".join(sorted(set(text)))
+    if part == "train":
+        return CharacterDataset(text[:-HELD_OUT], context, alphabet)
+    return CharacterDataset(text[-HELD_OUT:], context, alphabet, stride=context)
 
 
 def encode(text: str, alphabet: str) -> np.ndarray:

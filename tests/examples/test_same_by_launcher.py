@@ -7,11 +7,23 @@ import pytest
 from PIL import Image
 
 import launcher
-from examples import cifar10_resnet9, fashion_mnist_amp, fashion_mnist_siamese, segmentation_unet
+from examples import (
+    cifar10_resnet9,
+    cvae,
+    dcgan,
+    distillation,
+    fashion_mnist_amp,
+    fashion_mnist_siamese,
+    fgsm,
+    gpt,
+    segmentation_unet,
+)
+from models.lenet import LeNet
 from runtime.slots import snapshot
 from scripts.compose import compose
 from tests.test_launcher import TINY, idx_file
 from training import checkpoint
+from training.build import save_model
 
 LINEAR = ["optimizer.schedule.total=3", "optimizer.schedule.warmup=0"]
 CASES = {
@@ -37,6 +49,26 @@ CASES = {
         {"epochs": 1, "batch_size": 13, "precision": "fp16"},
         ["batch_size=13", "precision=fp16", "traces.rate.lr_fn.cycle_length=3"],
     ),
+    "fgsm": (fgsm, {"epochs": 1, "batch_size": 13, "seed": 3}, ["batch_size=13", "seed=3"]),
+    "dcgan": (
+        dcgan,
+        {"epochs": 1, "batch_size": 10, "train_steps_per_epoch": 3, "channels": 16},
+        ["batch_size=10", "network.models.generator.channels=16", "network.models.discriminator.channels=4"],
+    ),
+    "cvae": (cvae, {"epochs": 1, "batch_size": 13, "latent": 3},
+             ["batch_size=13", "network.models.encoder.latent=3", "network.models.decoder.latent=3"]),
+    "distillation": (
+        distillation,
+        {"teacher": "teacher.safetensors", "samples": 24, "epochs": 1, "batch_size": 8, "share": 0.5},
+        ["batch_size=8", "network.models.teacher.file=teacher.safetensors", "dataloaders.train_data.fraction=24",
+         "network.ops.blend.fn.share=0.5"],
+    ),
+    "gpt": (
+        gpt,
+        {"steps": 3, "batch_size": 4, "context": 16, "hidden": 16, "depth": 1},
+        ["batch_size=4", "dataloaders.train_data.context=16", "model.hidden=16", "model.depth=1",
+         "traces.warmup.warmup_steps=1"],
+    ),
 }  # fmt: skip
 
 
@@ -54,6 +86,7 @@ def images(tmp_path, monkeypatch):
         file = Path(f"data/cifar10/{'train' if number < 30 else 'test'}/{kinds[number % 10]}/{number}.png")
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(file)
+    save_model(LeNet(), "teacher")
     return tmp_path
 
 
@@ -67,10 +100,15 @@ def test_example_and_experiment_train_the_same_weights(name, images):
     found = estimator.fit()
     assert summary.steps == estimator.step == 3
     trained = checkpoint.load(checkpoint.find(images / "r"))[0]
+    trained_paths = {path for paths in estimator.train_step.leaves.values() for path in paths}
     start = snapshot(module.get_estimator(log_steps=0, **arguments).network.models)
     arrays = snapshot(estimator.network.models)
     for path, array in arrays.items():
         np.testing.assert_array_equal(np.array(trained[f"models.{path}"]), np.array(array), err_msg=path)
-    assert sum(not np.array_equal(np.array(a), np.array(start[path])) for path, a in arrays.items()) > len(arrays) / 2
+    assert (
+        sum(not np.array_equal(np.array(a), np.array(start[path])) for path, a in arrays.items())
+        > len(trained_paths) / 2
+    )
     shared = {k: v for k, v in found.latest.items() if k.startswith("eval/") and k in summary.latest}
-    assert len(shared) >= 1 and all(summary.latest[name] == pytest.approx(value) for name, value in shared.items())
+    assert shared or "eval" not in estimator.pipeline.sources
+    assert all(summary.latest[name] == pytest.approx(value) for name, value in shared.items())
