@@ -7,6 +7,8 @@ from dataloaders.ops.albumentations_op import JointOp, Settings
 
 FILLS = {"value": "fill", "mask_value": "fill_mask"}
 REFLECT_101 = 4  # OpenCV's number of this border
+BORDERS = {"constant": 0, "edge": 1, "reflect": 2, "wrap": 3, "symmetric": 2, "reflect_101": 4}
+METHODS = {"nearest_neighbor": 0, "bilinear": 1, "bicubic": 2}
 
 
 class HorizontalFlip(JointOp):
@@ -68,10 +70,24 @@ class RandomCropFromBorders(JointOp):
     """Cuts random shares (crop_left, ...) off the borders."""
 
 
-class CropAndPad(JointOp):
+class BorderOp(JointOp):
+    """Ops that fill in beyond a border, by FastEstimator's words or OpenCV's numbers; None: albumentations' own."""
+
+    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
+
+    def translated(self, settings: Settings) -> Settings:
+        """With numbers for words."""
+        chosen = {name: value for name, value in super().translated(settings).items() if value is not None}
+        for name, words in (("border_mode", BORDERS), ("interpolation", METHODS), ("mask_interpolation", METHODS)):
+            if name in chosen:
+                chosen[name] = words.get(chosen[name], chosen[name])
+        return chosen
+
+
+class CropAndPad(BorderOp):
     """Crops (negative) or pads (positive) the sides by pixels `px` or shares `percent`."""
 
-    renamed = {"pad_mode": "border_mode", "pad_cval": "fill", "pad_cval_mask": "fill_mask"}
+    renamed, defaults = {"pad_mode": "border_mode", "pad_cval": "fill", "pad_cval_mask": "fill_mask"}, {}
 
 
 class BBoxSafeRandomCrop(JointOp):
@@ -147,38 +163,31 @@ class RandomScale(JointOp):
     """Resizes by a random factor 1 + scale_limit."""
 
 
-class PadIfNeeded(JointOp):
+class PadIfNeeded(BorderOp):
     """Pads to at least (min_height, min_width), by reflection unless told otherwise."""
 
-    positional, renamed, defaults = ("min_height", "min_width"), FILLS, {"border_mode": REFLECT_101}
+    positional = ("min_height", "min_width")
 
 
-class Rotate(JointOp):
+class Rotate(BorderOp):
     """Rotates by a random angle within `limit`, in degrees."""
 
-    positional, renamed, defaults = ("limit",), FILLS, {"border_mode": REFLECT_101}
+    positional = ("limit",)
 
 
-class ShiftScaleRotate(JointOp):
+class ShiftScaleRotate(BorderOp):
     """Shifts, scales and rotates at random, within limits."""
 
-    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
 
-
-class Affine(JointOp):
+class Affine(BorderOp):
     """A random rotation (degrees), scale, shear (degrees) and shift (`translate`: pixels if int, shares if float)."""
 
-    BORDERS = {"constant": 0, "edge": 1, "reflect": 2, "wrap": 3, "symmetric": 2, "reflect_101": 4}
-    METHODS = {"nearest_neighbor": 0, "bilinear": 1, "bicubic": 2}
     renamed = {"border_handling": "border_mode", "fill_value": "fill", "fill_value_mask": "fill_mask"}
+    defaults = {}
 
     def translated(self, settings: Settings) -> Settings:
-        """With FastEstimator's words for borders and interpolation."""
-        chosen = {k: v for k, v in super().translated(settings).items() if v is not None}
-        for name, words in (("border_mode", self.BORDERS), ("interpolation", self.METHODS),
-                            ("mask_interpolation", self.METHODS)):  # fmt: skip
-            if name in chosen:
-                chosen[name] = words.get(chosen[name], chosen[name])
+        """With pixels and shares under their own names."""
+        chosen = super().translated(settings)
         if "translate" in chosen:
             shift = chosen.pop("translate")
             chosen["translate_px" if all_int(shift) else "translate_percent"] = shift
@@ -192,22 +201,18 @@ def all_int(values: Any) -> bool:
     return isinstance(values, int) or (isinstance(values, tuple | list) and all(all_int(value) for value in values))
 
 
-class ElasticTransform(JointOp):
+class ElasticTransform(BorderOp):
     """Displaces pixels by a smooth random field."""
 
-    renamed, defaults = FILLS, {"alpha": 34.0, "sigma": 4.0, "border_mode": REFLECT_101}
+    defaults = {"alpha": 34.0, "sigma": 4.0, "border_mode": REFLECT_101}
 
 
-class GridDistortion(JointOp):
+class GridDistortion(BorderOp):
     """Stretches the cells of a grid at random."""
 
-    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
 
-
-class OpticalDistortion(JointOp):
+class OpticalDistortion(BorderOp):
     """A random barrel or pincushion distortion."""
-
-    renamed, defaults = FILLS, {"border_mode": REFLECT_101}
 
 
 class RandomGridShuffle(JointOp):

@@ -1,4 +1,4 @@
-"""Colours, noise, blur, weather and other changes of an image alone, by albumentations."""
+"""Colours, noise, weather and other changes of an image alone, by albumentations."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -157,36 +157,6 @@ class ChannelDropout(ImageOp):
     renamed = {"fill_value": "fill"}
 
 
-class Blur(ImageOp):
-    """A box blur of random width."""
-
-    defaults = {"blur_limit": 7}
-
-
-class GaussianBlur(ImageOp):
-    """A Gaussian blur of random width, `sigma_limit` in pixels."""
-
-
-class MedianBlur(ImageOp):
-    """A median filter of random width."""
-
-    defaults = {"blur_limit": 5}
-
-
-class MotionBlur(ImageOp):
-    """A blur along a random line."""
-
-    defaults = {"blur_limit": 7}
-
-
-class Defocus(ImageOp):
-    """A lens out of focus."""
-
-
-class ZoomBlur(ImageOp):
-    """A blur by zooming."""
-
-
 class GaussianNoise(ImageOp):
     """Adds Gaussian noise of variance `var_limit` and mean `mean`, in units of 1/255."""
 
@@ -215,6 +185,13 @@ class Downscale(RangeOp):
 
     joined = {"scale_range": ("scale_min", "scale_max")}
 
+    def translated(self, settings: Settings) -> Settings:
+        """With one interpolation for both ways."""
+        s = dict(settings)
+        if "interpolation" in s:
+            s["interpolation_pair"] = dict.fromkeys(("upscale", "downscale"), s.pop("interpolation"))
+        return super().translated(s)
+
 
 class ImageCompression(RangeOp):
     """JPEG's artefacts (or "webp"'s) at a random quality."""
@@ -231,7 +208,11 @@ class RandomFog(RangeOp):
 class RandomRain(RangeOp):
     """Rain."""
 
-    joined = {"slant_range": ("slant_lower", "slant_upper")}
+    joined, defaults = {"slant_range": ("slant_lower", "slant_upper")}, {"drop_length": 20}
+
+    def translated(self, settings: Settings) -> Settings:
+        """None is albumentations' default rain."""
+        return {k: v for k, v in super().translated(settings).items() if not (k == "rain_type" and v is None)}
 
 
 class RandomShadow(RangeOp):

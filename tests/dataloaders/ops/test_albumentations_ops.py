@@ -1,13 +1,14 @@
 import inspect
 import multiprocessing
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("albumentations")
 
-from dataloaders.ops import geometry, pixels
+from dataloaders.ops import blurs, geometry, pixels
 from dataloaders.ops.albumentations_op import ImageOp, JointOp
 from runtime.errors import UsageError
 
@@ -32,7 +33,9 @@ BOXES = {"BBoxSafeRandomCrop", "RandomSizedBBoxSafeCrop"}
 
 def concrete(module, base) -> list[str]:
     found = [name for name, kind in inspect.getmembers(module, inspect.isclass) if issubclass(kind, base)]
-    return [name for name in found if name not in ("ImageOp", "JointOp", "RangeOp", "ReferenceOp", "SizedCrop")]
+    return [
+        name for name in found if name not in ("BorderOp", "ImageOp", "JointOp", "RangeOp", "ReferenceOp", "SizedCrop")
+    ]
 
 
 def state(seed: int = 0) -> dict:
@@ -44,8 +47,9 @@ def image(seed: int = 0, size: tuple[int, int] = (32, 32)) -> np.ndarray:
 
 
 def made(name: str):
-    if hasattr(pixels, name):
-        return getattr(pixels, name)("x", "x", **SIZES.get(name, {}))
+    for module in (pixels, blurs):
+        if hasattr(module, name):
+            return getattr(module, name)("x", "x", **SIZES.get(name, {}))
     sizes = SIZES.get(name, {"height": 16, "width": 16} if name in SQUARES else {})
     more = {"bbox_in": "b", "bbox_params": "pascal_voc"} if name in BOXES else {}
     more |= {"cropping_bbox_in": "c"} if name == "RandomCropNearBBox" else {}
@@ -63,7 +67,7 @@ def in_another_process(name: str) -> list[bytes]:
     return [made(name)(data(name), state(seed))["x"].tobytes() for seed in range(2)]
 
 
-NAMES = concrete(pixels, ImageOp) + concrete(geometry, JointOp)
+NAMES = concrete(pixels, ImageOp) + concrete(blurs, ImageOp) + concrete(geometry, JointOp)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,7 +144,7 @@ def test_fastestimators_arguments_mean_what_they_meant():
 
 def test_errors_name_values():
     for make in (
-        lambda: pixels.Blur("x", "x", blur=3),
+        lambda: blurs.Blur("x", "x", blur=3),
         lambda: geometry.RandomCrop(4, 4, 4, image_in="x"),
         lambda: geometry.ElasticTransform(image_in="x", alpha_affine=50.0),
         lambda: geometry.HorizontalFlip(image_in="x", bbox_in="b"),
@@ -193,3 +197,47 @@ def test_batches_are_changed_sample_by_sample():
     assert noisy.shape == given["x"].shape and len({row.tobytes() for row in noisy}) == 6
     with pytest.raises(UsageError, match="'x' has samples of different shapes"):
         geometry.RandomScale(image_in="x").forward_batch([given["x"]], state())
+
+
+def test_fastestimators_words_and_nones_are_understood():
+    assert geometry.CropAndPad(image_in="x", px=(-2, 2), pad_mode="edge", interpolation="bilinear", pad_cval_mask=None)
+    for kind in (geometry.Rotate, geometry.GridDistortion, geometry.ShiftScaleRotate):
+        assert kind(image_in="x", border_mode=4, value=None, mask_value=None)
+    flat = np.full((16, 16, 3), 50, np.uint8)
+    padded = geometry.PadIfNeeded(20, 20, image_in="x", border_mode="constant", value=9)({"x": flat}, state())["x"]
+    assert padded.shape == (20, 20, 3) and (padded[0] == 9).all() and (padded[2:18, 2:18] == 50).all()
+    shapes: dict[str, Any] = {
+        "sigmaX_limit": (0.2, 1.0),
+        "rotate_limit": 90,
+        "beta_limit": (0.5, 8.0),
+        "noise_limit": (0.9, 1.1),
+    }
+    for advanced, name in ((False, "Blur"), (True, "AdvancedBlur")):
+        assert type(blurs.Blur("x", "x", advanced=advanced, **shapes).func).__name__ == name
+    rows = np.arange(16, dtype=np.uint8)[:, None, None].repeat(16, 1).repeat(3, 2) * 10
+    coarse = pixels.Downscale("x", "x", scale_min=0.25, scale_max=0.25, interpolation=0)({"x": rows}, state())["x"]
+    assert len(np.unique(coarse)) == 4
+    assert pixels.RandomRain("x", "x", rain_type=None)({"x": image()}, state())["x"].shape == (32, 32, 3)
+
+
+def test_gaussian_blur_has_opencvs_weights_by_default():
+    spot = np.zeros((9, 9, 1), np.float32)
+    spot[4, 4] = 1
+    row = np.pad([0.25, 0.5, 0.25], 3)
+    assert np.allclose(blurs.GaussianBlur("x", "x")({"x": spot}, state())["x"][..., 0], np.outer(row, row), atol=1e-6)
+    op, given = blurs.GaussianBlur("x", "x", blur_limit=(3, 7), sigma_limit=(1.0, 2.0)), state()
+    drawn = [op.draw(given["rng"], ()) for _ in range(300)]
+    widths, sigmas = map(np.array, zip(*drawn, strict=True))
+    assert set(widths) == {3, 5, 7} and sigmas.min() >= 1 and sigmas.max() <= 2 and abs(sigmas.mean() - 1.5) < 0.1
+    wide = blurs.GaussianBlur("x", "x", blur_limit=0, sigma_limit=(2.0, 2.0))({"x": spot}, state())["x"]
+    assert (wide > 0).sum() > 49
+    wrong: list[dict[str, Any]] = [{"blur_limit": 0}, {"blur_limit": (4, 4)}, {"sigma_limit": (-1.0, 1.0)}]
+    for settings in wrong:
+        with pytest.raises(UsageError, match="needs a range with an odd width"):
+            blurs.GaussianBlur("x", "x", **settings)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "GaussianBlur"])
+def test_every_op_gives_a_finite_image_that_is_not_blank(name):
+    out = made(name)(data(name), state())["x"]
+    assert np.isfinite(out.astype(float)).all() and np.ptp(out) > 0
