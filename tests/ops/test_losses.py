@@ -1,6 +1,7 @@
 """Losses against float64 NumPy formulas: both kinds of targets, masks, extreme logits, gradients."""
 
 import math
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -236,7 +237,7 @@ def test_centers_move_as_in_the_paper_in_training_only():
 def test_l2_adds_half_the_squares_and_pulls_each_weight_to_zero():
     model = mlp()
     op = L2Regularization("l", "m", model, beta=0.3)
-    leaves = model.trainable_parameters()
+    leaves: Any = model.trainable_parameters()
 
     def total(leaves):
         model.update(leaves)

@@ -24,7 +24,7 @@ class Rows(Source):
     def __init__(self, size, seed=0):
         rng = np.random.default_rng(seed)
         self.x = rng.uniform(-1, 1, (size, *self.shape)).astype(np.float32)
-        self.label = rng.integers(CLASSES, size=size).astype(np.int32)
+        self.label = rng.integers(CLASSES, size=(size,)).astype(np.int32)
 
     def __len__(self):
         return len(self.x)

@@ -44,10 +44,10 @@ def ended(trace, trainer, value):
 
 
 @cases("early_stopping")
-def test_early_stopping_stops_when_fastestimators_does(case):
+def test_early_stopping_stops_when_fastestimators_does(case, monkeypatch):
     trainer, trace = estimator(epochs=99), EarlyStopping("score", **case["options"])
     reasons = []
-    trainer.stop = reasons.append
+    monkeypatch.setattr(trainer, "stop", reasons.append)
     for value in values(case):
         ended(trace, trainer, value)
         if reasons:

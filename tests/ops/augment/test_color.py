@@ -1,4 +1,5 @@
 import colorsys
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -8,7 +9,7 @@ from ops.augment.color import NAMES, ColorJitter, hue_shifted
 from runtime.errors import UsageError
 from tests.ops.augment.by_hand import context, drawn_by, images, jittered
 
-STRONG = {"brightness": 0.8, "contrast": 0.7, "saturation": 0.9, "hue": 0.5}
+STRONG: dict[str, Any] = {"brightness": 0.8, "contrast": 0.7, "saturation": 0.9, "hue": 0.5}
 
 
 def test_each_image_by_hand():
@@ -73,7 +74,10 @@ def test_grey_images_change_brightness_and_contrast_only():
 
 
 def test_errors_name_values():
-    for settings in ({"hue": 0.6}, {"brightness": -1}, {"contrast": (2, 1)}, {"value_range": (1, 0)}, {"prob": 2}):
+    wrong: list[dict[str, Any]] = [
+        {"hue": 0.6}, {"brightness": -1}, {"contrast": (2, 1)}, {"value_range": (1, 0)}, {"prob": 2},
+    ]  # fmt: skip
+    for settings in wrong:
         with pytest.raises(UsageError, match=r"\d"):
             ColorJitter("x", "x", **settings)
     for x in (images().astype(mx.uint8), images(channels=2)):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -72,7 +74,7 @@ def test_cutmix_boxes_have_their_ratio_and_place():
     assert np.abs(height[whole] - 2 * width[whole]).max() <= 3  # the image's proportions, edges rounded
     assert (drawn["part"] >= 0.5 - 0.02).all()
     down, across = (drawn["top"] + drawn["bottom"]) / 400, (drawn["left"] + drawn["right"]) / 200
-    inner = stats.ks_2samp(down[whole], across[whole])
+    inner: Any = stats.ks_2samp(down[whole], across[whole])
     assert inner.pvalue > 1e-3
     rng = np.random.default_rng(0)
     half, centre = np.sqrt(1 - np.maximum(lam := rng.random(200000), 1 - lam)) / 2, rng.random((2, 200000))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -30,8 +32,8 @@ def test_flips_come_up_as_often_as_asked():
 def test_crops_are_windows_of_padded_images(border, padding):
     x, op = images(40), RandomCrop(6, 5, "x", "x", padding=padding, border=border, fill=-1.0)
     drawn = drawn_by(op, x.shape)
-    more = {"constant_values": -1.0} if border == "constant" else {}
-    padded = np.pad(np.array(x), ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode=border, **more)
+    more: dict[str, Any] = {"mode": border} | ({"constant_values": -1.0} if border == "constant" else {})
+    padded = np.pad(np.array(x), ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), **more)
     corners = zip(padded, drawn["top"], drawn["left"], strict=True)
     expected = [image[top : top + 6, left : left + 5] for image, top, left in corners]
     assert np.array_equal(op({"x": x}, context())["x"], np.stack(expected))

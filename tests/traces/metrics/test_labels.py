@@ -1,5 +1,7 @@
 """Metrics of labels against scikit-learn, over several batches and a short last one, integer and one-hot alike."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -111,7 +113,8 @@ def test_area_of_several_classes_and_of_several_labels():
             assert got == pytest.approx(expected, rel=1e-9)
     several = (np.random.default_rng(2).random((53, 4)) < 0.4).astype(np.int32)
     several[:, 0], several[:, 1] = 1 - several[:, 3], several[:, 2]
-    for average in ("micro", "macro", "weighted", None):
+    averages: tuple[Any, ...] = ("micro", "macro", "weighted", None)
+    for average in averages:
         for y in (several, one_hot(true, 4)):
             got = measured(AUCScore("y", "p", average=average), y, scores)["auc"]
             np.testing.assert_allclose(got, reference.roc_auc_score(y, scores, average=average), rtol=1e-9)
