@@ -24,8 +24,8 @@ class ModelOp(TensorOp):
         inputs: str | Sequence[str],
         outputs: str | Sequence[str],
         mode: str | Sequence[str] | None = None,
-        trainable: bool = True,
         ds_id: str | Sequence[str] | None = None,
+        trainable: bool = True,
     ):
         super().__init__(inputs, outputs, mode, ds_id)
         self.model, self.trainable = model, trainable

@@ -12,7 +12,8 @@ from ops.tensor.shapes import LambdaOp
 from ops.tensor.values import Normalize
 from runtime.errors import UsageError
 from runtime.op import Context
-from tests.training.by_hand import KEY, Adam, batches, mlp
+from tests.training.by_hand import KEY, Adam, assert_same, batches, mlp, weights
+from tests.training.by_hand import by_hand as trained_by_hand
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
@@ -98,3 +99,49 @@ def test_behind_the_updates_the_whole_graph_runs_again():
     step = TrainStep(Network([*first, UpdateOp(model, "l", Adam, learning_rate=1e-2), *second]))
     step.start(batch)
     np.testing.assert_allclose(step(batch, KEY, fetch=["g"])["g"], 3 * wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_gradients_of_a_models_weights_train_it(compiled):
+    model, data = mlp(), batches(4)
+    ops = [ModelOp(model, "x", "p"), MeanSquaredError(("p", "y"), "l"), GradientOp("l", "g", model=model)]
+    step = TrainStep(
+        Network([*ops, UpdateOp(model, optimizer=Adam, learning_rate=1e-2, gradients="g")]), compile=compiled
+    )
+    step.start(data[0])
+    for batch in data:
+        step(batch, KEY)
+    assert_same(weights(model), trained_by_hand(mlp(), data), rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_frozen_weights_is_left_out_and_statistics_move_once():
+    model, batch = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm(2)), batches(1)[0]
+    model.layers[0].freeze(keys="bias")
+    ops = [ModelOp(model, "x", "p"), MeanSquaredError(("p", "y"), "l"), GradientOp(["l"], ["g"], model=model)]
+    before = weights(model)
+    out: dict = Network(ops).forward(batch, Context("train", KEY, ZERO, ZERO))
+    assert set(out["g"]) == {"layers.0.weight", "layers.1.weight", "layers.1.bias"}
+    wanted = 2 * (out["p"] - batch["y"]).mean(axis=0) / 2  # of the last bias, by hand
+    np.testing.assert_allclose(out["g"]["layers.1.bias"], wanted, rtol=1e-4, atol=1e-6)
+    after = weights(model)
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert moved == {"layers.1.running_mean", "layers.1.running_var"}
+    first = np.array(batch["x"]) @ before["layers.0.weight"].T + before["layers.0.bias"]
+    np.testing.assert_allclose(after["layers.1.running_mean"], 0.1 * first.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_weights_that_were_differentiated_still_learn_from_what_follows():
+    model, data = mlp(), batches(3)
+    first = [ModelOp(model, "x", "p"), MeanSquaredError(("p", "y"), "l"), GradientOp("l", "g", model=model)]
+    then = [ModelOp(model, "x", "q"), MeanSquaredError(("q", "y"), "m")]
+    step = TrainStep(Network([*first, *then, UpdateOp(model, "m", Adam, learning_rate=1e-2)]))
+    step.start(data[0])
+    for batch in data:
+        step(batch, KEY)
+    assert_same(weights(model), trained_by_hand(mlp(), data), rtol=1e-4, atol=1e-6)
+
+
+def test_a_gradient_is_by_inputs_or_by_a_model():
+    for options in ({}, {"inputs": "x", "model": mlp()}):
+        with pytest.raises(UsageError, match="either inputs or a model"):
+            GradientOp("l", "g", **options)
