@@ -31,6 +31,8 @@ def passed(ops: Sequence[Op], data: Batch, ctx: Context, phases: Sequence[Hashab
         seen = data if ctx.watch is None or isinstance(op, Nested) else ctx.watch.over(data)
         try:
             added = op(seen, replace(ctx, key=keys[i], phase=phase))
+        except (NotImplementedError, RecursionError):  # mistakes of an op's code, though RuntimeErrors
+            raise
         except (ValueError, IndexError, RuntimeError) as error:  # what MLX raises for shapes that don't fit
             shapes = ", ".join(f"{name} {data[name].shape}" for name in op.inputs or sorted(data))
             where = place(ctx.mode, ctx.ds_id, ctx.watch)

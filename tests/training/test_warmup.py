@@ -276,6 +276,8 @@ def test_other_errors_of_an_op_keep_their_kind():
 
     with pytest.raises(AttributeError, match="no_such_thing"):
         estimator([Broken("x", "x")]).fit()
+    with pytest.raises(NotImplementedError):
+        estimator([TensorOp("x", "x")]).fit()
 
 
 def test_a_key_that_a_trace_misses():
