@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from runtime.errors import UsageError
 from runtime.op import Batch, active, as_list, as_tuple
+from runtime.scheduler import Scheduler
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
 from training.data import Data
@@ -33,7 +34,8 @@ class Estimator:
     """Trains a network on a pipeline and tells its traces.
 
     epochs, max_steps, max_time (seconds of training, earlier sittings included): whichever comes first.
-    eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. traces: one or several; they declare data keys in
+    eval_every: "1e" (epochs), "500s" or 500 (steps), null for never. traces: one or several, also a Scheduler of some,
+    which are then told of their epochs only (but all of on_begin, on_end and on_close). They declare data keys in
     `inputs` and are told in their order; one step goes: train step, on_batch_end, on_epoch_end, evaluation (whose loss
     is logged before its own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass
     over the data, whose order goes on from epoch to epoch; eval_steps_per_epoch: most batches of each data set of an
@@ -50,7 +52,15 @@ class Estimator:
                  monitor_names: str | Iterable[str] | None = (), log_steps: int | None = 100,
                  eval_log_steps: Sequence[int] = ()):  # fmt: skip
         self.pipeline, self.network, self.seed = pipeline, network, seed
-        self.traces = [trace for trace in as_list(traces) if trace is not None]
+        self.traces: list[Any] = []
+        self._scheduled: dict[int, list[tuple[Scheduler, int]]] = {}  # by a trace's id: its turns
+        self._now = 1  # the epoch of the event that traces are told of, from 1
+        for given in as_list(traces):
+            for place, trace in enumerate(given.values if isinstance(given, Scheduler) else [given]):
+                if trace is not None and trace not in self.traces:
+                    self.traces.append(trace)
+                if trace is not None and isinstance(given, Scheduler):
+                    self._scheduled.setdefault(id(trace), []).append((given, place))
         for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")
@@ -98,7 +108,7 @@ class Estimator:
         if not history or history[-1]["step"] != self.step:
             history.append({"step": self.step})
         history[-1] |= values
-        for trace in self._present():
+        for trace in filter(self._due, self._present()):
             trace.on_log(values)
 
     def stop(self, reason: str) -> None:
@@ -165,7 +175,7 @@ class Estimator:
                     self.tell("on_epoch_end", "train")
                 if self.eval_every and self.step % self.eval_every == 0:
                     self.evaluate("eval")
-                for trace in self._present():
+                for trace in filter(self._due, self._present()):
                     trace.on_step_end()
         finally:
             batches.close()
@@ -225,6 +235,11 @@ class Estimator:
             if trace.name in meta["traces"]:
                 trace.load_state_dict(meta["traces"][trace.name])
 
+    def _due(self, trace: Any) -> bool:
+        """Whether a trace has its turn in the epoch of the event; always true without a schedule."""
+        turns = self._scheduled.get(id(trace))
+        return turns is None or any(scheduler.index(self._now) == place for scheduler, place in turns)
+
     def _present(self) -> list:
         """The traces of this sitting: of "train" or "eval" in a fit, of "test" in a test."""
         return [trace for trace in self.traces if any(active(trace.mode, mode) for mode in self._sitting)]
@@ -246,8 +261,10 @@ class Estimator:
         """Calls a hook of the traces of a mode and data set (None: of those of any of the mode's); what they saw."""
         data = Data(values, mode, ds_id or "", self.log)
         ids = self.pipeline.get_ds_ids(mode) if ds_id is None else [ds_id]
+        done = mode != "train" or hook not in ("on_epoch_begin", "on_batch_begin")  # the step is counted already
+        self._now = max(self.step - done, 0) // self.steps_per_epoch + 1
         for trace in self.traces:
-            if active(trace.mode, mode) and any(active(trace.ds_id, own) for own in ids):
+            if self._due(trace) and active(trace.mode, mode) and any(active(trace.ds_id, own) for own in ids):
                 getattr(trace, hook)(data)
         return data
 

@@ -8,6 +8,7 @@ from dataloaders.pipeline import Pipeline
 from dataloaders.source import Source
 from runtime.errors import UsageError
 from runtime.op import ObjectiveOp
+from runtime.scheduler import EpochScheduler, RepeatScheduler
 from tests.training.by_hand import Adam, Regression, mlp
 from traces.trace import Trace
 from training.data import Data
@@ -74,6 +75,36 @@ def test_traces_obey_their_mode(mode, modes):
     assert {heard for heard, _, _ in told.heard} == modes
     batches = {heard for heard, hook, _ in told.heard if hook == "on_batch_end"}
     assert batches == {"!train": {"eval"}, "!eval": {"train"}, "test": set()}[mode]
+
+
+class Noted(Told):
+    """Notes epochs too."""
+
+    def __init__(self):
+        super().__init__()
+        self.notes = []
+
+    def on_log(self, values):
+        self.notes.append(("log", self.estimator.step, *values))
+
+    def on_step_end(self):
+        self.notes.append(("step", self.estimator.step))
+
+
+def test_scheduled_traces_are_told_of_their_epochs_only():
+    first, third, always = Noted(), Noted(), Noted()
+    estimator([EpochScheduler({1: first, 2: None, 3: third}), RepeatScheduler([always, always])], epochs=4).fit()
+    whole = [(mode, hook) for mode, hook, _ in always.heard]
+    per_epoch = (len(whole) - 2) // 4
+    epochs = [whole[1 + i * per_epoch : 1 + (i + 1) * per_epoch] for i in range(4)]
+    assert (
+        epochs[0] == epochs[3] and epochs[0][0] == ("train", "on_epoch_begin") and ("eval", "on_epoch_end") in epochs[0]
+    )
+    ends = [("train", "on_begin")], [("train", "on_end")]
+    assert [(mode, hook) for mode, hook, _ in first.heard] == [*ends[0], *epochs[0], *ends[1]]
+    assert [(mode, hook) for mode, hook, _ in third.heard] == [*ends[0], *epochs[2], *epochs[3], *ends[1]]
+    assert first.notes == [("step", 1), ("log", 2, "eval/loss"), ("step", 2)]
+    assert third.notes == [note for note in always.notes if note[1] > 4] and len(always.notes) == 12
 
 
 def test_test_runs_the_test_data():
