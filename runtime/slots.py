@@ -27,6 +27,12 @@ def snapshot(tree: Any) -> dict[str, mx.array]:
     return {path: container[key] for path, container, key in slots(tree)}
 
 
+def first_paths(tree: Any) -> dict[str, str]:
+    """The first path to the array that each path names: what stands in several places of `tree` has several."""
+    first: dict[tuple[int, Any], str] = {}
+    return {path: first.setdefault((id(container), key), path) for path, container, key in slots(tree)}
+
+
 def write(tree: Any, arrays: dict[str, mx.array]) -> None:
     """Puts `arrays` (by path) into their places; paths that `arrays` lacks keep what they hold."""
     for path, container, key in list(slots(tree)):

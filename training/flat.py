@@ -4,6 +4,7 @@ On a GPU a launch costs about as much as moving a hundred thousand numbers; a UN
 treat every number alike can work on the vector; their numbers are the same as leaf by leaf.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -83,10 +84,12 @@ class Vector:
 def vectors(network: Network) -> list[Vector]:
     """One for every parameter group that can be flattened."""
     found = []
+    times = Counter(network.first_paths.values())  # more than 1: the leaf is part of several models
     for update in network.updates:
         if update.phased or update.gradients is not None:
             continue
-        alone = all(other is update or other.model is not update.model for other in network.updates)
+        once = all(times[network.path_of(update.model, path)] == 1 for path in update.owner)
+        alone = once and all(other is update or other.model is not update.model for other in network.updates)
         for index, group in enumerate(update.groups):
             own = {path: leaf for path, leaf in update.leaves().items() if update.owner[path] == index}
             state: Any = group.optimizer.state

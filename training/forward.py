@@ -50,9 +50,9 @@ def judged_arrays(network: Network, decay: float | None = None) -> Batch:
     arrays = snapshot(network.models)
     for update in network.updates:
         if update.averages.decays:
-            prefix = network.name_of(update.model)
-            arrays |= {f"{prefix}.{path}": leaf for path, leaf in update.averages.leaves(decay).items()}
-    return arrays
+            averages = update.averages.leaves(decay)
+            arrays |= {network.path_of(update.model, path): leaf for path, leaf in averages.items()}
+    return {path: arrays[network.first_paths.get(path, path)] for path in arrays}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from runtime.errors import UsageError
 from runtime.nested import Nested, passed
 from runtime.op import Batch, Context, Halt, Op, as_list
 from runtime.scheduler import ScheduledOp, Scheduler
-from runtime.slots import snapshot, write
+from runtime.slots import first_paths, snapshot, write
 from runtime.watch import Watch
 from training.update import UpdateOp
 
@@ -36,6 +36,7 @@ class Network:
         self.before = [op for op in self.ops[:last] if not isinstance(op, UpdateOp)]
         self.after = self.ops[last + 1 :]
         self.models = self._collect_models()
+        self.first_paths = first_paths(self.models)
         self.metrics = tuple(dict.fromkeys(key for op in self.ops for key in op.metrics))
         self.carry = tuple(dict.fromkeys(key for op in self.ops for key in op.carry))
         self.watch: Watch | None = None  # the warm-up's notes, while it builds graphs
@@ -53,6 +54,11 @@ class Network:
                     raise UsageError(f"two models are named {name!r}; give each model of a network its own name.")
                 names[id(model)], models[name] = name, model
         return models
+
+    def path_of(self, model: nn.Module, leaf: str) -> str:
+        """The one path of a model's leaf among all models; a module may be part of several."""
+        path = f"{self.name_of(model)}.{leaf}"
+        return self.first_paths.get(path, path)
 
     def name_of(self, model: nn.Module) -> str:
         """The name under which the network holds `model`."""
@@ -132,5 +138,5 @@ class Mixed:
 
 
 def trained_paths(network: Network, updates: Sequence[UpdateOp]) -> list[str]:
-    """The paths (model name first) of all leaves that some updates train."""
-    return list(dict.fromkeys(f"{network.name_of(u.model)}.{path}" for u in updates for path in u.owner))
+    """The paths (model name first) of all leaves that some updates train, each once."""
+    return list(dict.fromkeys(network.path_of(u.model, path) for u in updates for path in u.owner))

@@ -13,13 +13,13 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch, Context, active, masked_mean
+from runtime.op import Batch, Context, active
 from runtime.scheduler import ScheduledOp
 from runtime.slots import restored_on_error, snapshot, write
 from training.flat import PARAMETERS, Vector, vectors
 from training.guard import advance, first_scaler, guarded
 from training.network import Mixed, Network, trained_paths
-from training.update import UpdateOp, global_norm
+from training.update import UpdateOp, as_number, global_norm
 
 PRECISIONS = {"fp32": None, "bf16": mx.bfloat16, "fp16": mx.float16}
 
@@ -169,7 +169,7 @@ class TrainStep:
             placed = snapshot(self.state)
             out.update(self.network.forward(data, context))
             changed.update({path: a for path, a in snapshot(self.state).items() if a is not placed[path]})
-            losses.update({loss: _as_number(loss, out) for loss in names})
+            losses.update({loss: as_number(loss, out) for loss in names})
 
         def differentiate(left: list[str], weights: Batch) -> None:
             if not left:
@@ -194,10 +194,11 @@ class TrainStep:
     def _take_given(self, given: list[UpdateOp], out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
         """Adds the gradients that ops computed for these updates."""
         for update in given:
-            key, prefix = update.gradients, self.network.name_of(update.model)
+            key = update.gradients
             if key not in out:
                 raise UsageError(f"an update needs the gradients {key!r}; the data has {', '.join(sorted(out))}.")
-            found = {f"{prefix}.{path}": g.astype(mx.float32) for path, g in update.given(out[key]).items()}
+            by_leaf = update.given(out[key]).items()
+            found = {self.network.path_of(update.model, path): g.astype(mx.float32) for path, g in by_leaf}
             gradients[key], norms[key] = found, global_norm(found)
 
     def _cast(self, leaves: Batch) -> Batch:
@@ -229,17 +230,19 @@ class TrainStep:
         updates: with their phases in this step. norms: of gradients, by loss, where they are known.
         """
         held, report = snapshot(self.state), {}
-        current = snapshot(self.state["models"])  # by and by with what updates make of it: some share a model
+        current = snapshot(self.state["models"])
+        moved: Batch = {}  # an update sees what one before it has made of a leaf that both train
         names = [self.network.name_of(update.model) for update in self.network.updates]
         fresh = {str(i): dict(arrays) for i, arrays in self.flat.items()}
         for update, phase in updates.items():
-            prefix = self.network.name_of(update.model)
+            prefix, path_of = self.network.name_of(update.model), partial(self.network.path_of, update.model)
             own = {i: vector for i, vector in enumerate(self.vectors) if vector.update is update}
             parameters = {vector.name: self.flat[str(i)][PARAMETERS] for i, vector in own.items()}
             joined = {path for vector in own.values() for path in vector.own}
-            parameters |= {path: current[f"{prefix}.{path}"] for path in update.owner if path not in joined}
+            now = current | moved
+            parameters |= {path: now[path_of(path)] for path in update.owner if path not in joined}
             source = update.gradients or update.loss_name
-            grads = {path: gradients[source][f"{prefix}.{path}"] for path in parameters}
+            grads = {path: gradients[source][path_of(path)] for path in parameters}
             norm = norms.get(source) if len(grads) == len(gradients[source]) else None
             with ExitStack() as stack:
                 for i, vector in own.items():
@@ -247,11 +250,11 @@ class TrainStep:
                 new, said = update.apply(grads, parameters, self.state["step"], norm, phase)
             for i, vector in own.items():
                 fresh[str(i)][PARAMETERS] = new.pop(vector.name)
-            current |= {f"{prefix}.{path}": leaf for path, leaf in new.items()}
+            moved |= {path_of(path): leaf for path, leaf in new.items()}
             tail = f"/{prefix}" if len(names) > 1 else ""
             tail += f"/{source}" if names.count(prefix) > 1 else ""
             report |= {f"{name}{tail}": value for name, value in said.items()}
-        write(self.state["models"], current)
+        write(self.state["models"], moved)
         moved = {path: new for path, new in snapshot(self.state).items() if new is not held[path]}
         write(self.state, guarded(window, moved, held))
         for i, vector in enumerate(self.vectors):
@@ -278,15 +281,6 @@ class TrainStep:
             state["step"] = state["step"] + 1
             state["skipped"] = state["skipped"] + (~window).astype(mx.int32)
             state["streak"] = mx.where(window, 0, state["streak"] + 1)
-
-
-def _as_number(loss: str, out: Batch) -> mx.array:
-    """A loss among the data as one float32 number: the mean of its rows; UsageError where it is neither."""
-    if loss not in out or (out[loss].size != 1 and out[loss].ndim != 1):
-        got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
-        raise UsageError(f"an update needs the loss {loss!r} as one number or one a row; it {got}.")
-    value = out[loss].astype(mx.float32)
-    return masked_mean(value, out.get("mask")) if value.size > 1 else value.reshape(())
 
 
 def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:

@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from runtime.errors import UsageError
-from runtime.op import Op, by_name
+from runtime.op import Batch, Op, by_name, masked_mean
 from runtime.scheduler import Scheduler
 from training.ema import Averages
 from training.group import Group, Maker
@@ -193,3 +193,12 @@ class UpdateOp(Op):
 def global_norm(leaves: Leaves) -> mx.array:
     """The Euclidean norm over all leaves, 0-d float32."""
     return mx.sqrt(sum((g.astype(mx.float32).square().sum() for g in leaves.values()), mx.array(0.0)))
+
+
+def as_number(loss: str, out: Batch) -> mx.array:
+    """A loss among the data as one float32 number: the mean of its rows; UsageError where it is neither."""
+    if loss not in out or (out[loss].size != 1 and out[loss].ndim != 1):
+        got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
+        raise UsageError(f"an update needs the loss {loss!r} as one number or one a row; it {got}.")
+    value = out[loss].astype(mx.float32)
+    return masked_mean(value, out.get("mask")) if value.size > 1 else value.reshape(())

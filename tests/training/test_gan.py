@@ -20,6 +20,7 @@ from runtime.op import TensorOp
 from tests.models.parity import filled, given
 from tests.training.by_hand import KEY, Apply, assert_same, batches, mlp, weights
 from training.build import build
+from training.forward import judged_arrays
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
@@ -181,6 +182,58 @@ def test_every_update_follows_its_own_loss(case, options):
     tolerance = 5e-3 if "precision" in options else 1e-6
     for name in hand:
         assert_same(weights(models[name]), weights(hand[name]), atol=tolerance)
+
+
+class Both(nn.Module):
+    """A model made of two others."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def __call__(self, x):
+        return self.second(mx.tanh(self.first(x)))
+
+
+SHARING = {
+    "the whole and a part": [("whole", "a", 0.5), ("encoder", "b", 0.3)],
+    "a part and the whole": [("encoder", "b", 0.3), ("whole", "a", 0.5)],
+    "two wholes": [("whole", "a", 0.5), ("other", "b", 0.3)],
+    "a part of a whole that rests": [("encoder", "a", 0.5), ("other", "b", 0.3)],
+}
+
+
+@pytest.mark.parametrize("case", SHARING)
+@pytest.mark.parametrize("options", [{}, {"flatten": True}, {"accumulate": 2}, {"precision": "bf16"}])
+def test_a_module_may_be_part_of_several_models(case, options):
+    def models():
+        parts = encoder_and_heads()
+        return {"whole": Both(parts["encoder"], parts["left"]), "encoder": parts["encoder"],
+                "other": Both(parts["encoder"], parts["right"])}  # fmt: skip
+
+    def losses(data, whole, encoder, other):
+        return {"a": whole(data["x"]).square().mean() + encoder(data["x"]).mean(),
+                "b": (other(data["x"]) - encoder(data["x"])[:, :3]).square().mean()}  # fmt: skip
+
+    own, hand, (batch,) = models(), models(), batches(1)
+    start = {name: weights(model) for name, model in own.items()}
+    updates = [UpdateOp(own[name], loss, optim.SGD, rate, name=name, ema=[0.5]) for name, loss, rate in SHARING[case]]
+    network = Network([Apply(("a", "b"), lambda data, ctx, **models: losses(data, **models), **own), *updates])
+    step = TrainStep(network, **options)
+    for i in range(options.get("accumulate", 1)):
+        step(batch, KEY, last=i + 1 == options.get("accumulate", 1))
+    moves = []
+    for name, loss, rate in SHARING[case]:
+        _, grads = nn.value_and_grad(hand[name], lambda batch, loss=loss: losses(batch, **hand)[loss])(batch)
+        moves.append((hand[name], rate, dict(tree_flatten(grads))))
+    for model, rate, grads in moves:
+        leaves = dict(tree_flatten(model.parameters()))
+        model.load_weights([(path, leaves[path] - rate * grad) for path, grad in grads.items()])
+    for name in own:
+        assert_same(weights(own[name]), weights(hand[name]), atol=2e-2 if "precision" in options else 1e-6)
+    assert np.abs(weights(own["encoder"])["layers.0.weight"] - start["encoder"]["layers.0.weight"]).max() > 0.05
+    judged = judged_arrays(network)
+    assert all(mx.array_equal(judged[path], judged[first]).item() for path, first in network.first_paths.items())
 
 
 def attending():
