@@ -32,6 +32,8 @@ SCENES = ["network=segmenter", "dataloaders=scenes", "batch_size=4", "dataloader
           "dataloaders.shape=[16,16,3]", "dataloaders.train_data.count=8"]  # fmt: skip
 PAIRS = ["network=siamese", "dataloaders=fashion_mnist_pairs", "batch_size=4", "model.shape=[65,65,1]",
          "model.hidden=8", "model.channels=2"]  # fmt: skip
+SMALL_EIS = ["model.width=8", "model.depth=1", "model.heads=2", "model.hidden=16"]
+EIS = ["dataloaders=eis", "model=eis_predictor", "loss=eis", "batch_size=5", *SMALL_EIS]
 RESNET9 = ["model=resnet9", "model.channels=4", "batch_size=5"]
 SMALL = {
     "model=unet": ["dataloaders=digits", "dataloaders.batch_size=4", *SMALL_UNET],
@@ -69,6 +71,9 @@ SMALL = {
     "network=siamese": [*PAIRS, "model=siamese"],
     "dataloaders=fashion_mnist_pairs": [*PAIRS, "model=siamese"],
     "loss=autoencoder": [*IMAGES_8, "model=autoencoder", *SMALL_AUTOENCODER],
+    "dataloaders=eis": EIS,
+    "model=eis_predictor": EIS,
+    "loss=eis": EIS,
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
 }
@@ -216,7 +221,7 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
 
 SMALL_MODELS = {"UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"],
                 ".Autoencoder": SMALL_AUTOENCODER, "segmentation_unet.UNet": ["model.channels=2"],
-                ".ResNet9": ["model.channels=4"], ".SiameseNetwork": PAIRS[3:]}  # fmt: skip
+                ".ResNet9": ["model.channels=4"], ".EISPredictor": SMALL_EIS, ".SiameseNetwork": PAIRS[3:]}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", options("experiment"))

@@ -14,7 +14,7 @@ OWN_DATA = {  # need files that not every machine has
 }  # fmt: skip
 BUILT_IN = {
     "kmeans", "eight_gaussians", "moons", "checkerboard", "two_spirals", "pairs", "gaussians_to_moons", "digits",
-    "shapes",
+    "shapes", "eis",
 }  # fmt: skip
 GIVEN = {"test_data", "rank", "world"}  # arguments that code alone gives
 HERE = [file for file in FILES if file.stem in OWN_DATA | BUILT_IN]

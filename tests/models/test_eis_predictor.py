@@ -1,0 +1,93 @@
+"""The predictor: a density that integrates to one, no use of what it must not see, gradients for all of it."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from dataloaders.eis import Spectra
+from losses.eis import CircuitLikelihood
+from models.eis_predictor import EISPredictor, truncated
+from models.mlp import MLP
+from runtime.errors import UsageError
+from runtime.op import Context
+from runtime.trees import flatten
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    mx.random.seed(0)
+    return EISPredictor(shape=(12, 4), hidden=32, width=16, depth=1, heads=2, mixture=3)
+
+
+def batch(count: int = 6, **options) -> dict[str, mx.array]:
+    options = {"points": (5, 12), "known": (0.5, 0.5)} | options
+    found = Spectra(**options).take(np.arange(count), np.random.default_rng(0))
+    return {name: mx.array(value) for name, value in found.items()}
+
+
+def encoded(predictor, data, **changes) -> np.ndarray:
+    data = data | changes
+    return np.array(predictor(data["x"], data["known"], data["known_mask"]))
+
+
+def test_a_mixture_is_a_density_on_the_cell():
+    rng = np.random.default_rng(0)
+    parts = [mx.array(rng.standard_normal((5, 1, 3)).astype(np.float32)) for _ in range(3)]
+    weight = parts[0] - mx.logsumexp(parts[0], axis=-1, keepdims=True)
+    offsets = mx.linspace(-0.5, 0.5, 20_001)[None]
+    density = np.array(mx.exp(truncated(offsets, weight, 0.3 * parts[1], parts[2] - 2)))
+    np.testing.assert_allclose(np.trapezoid(density, np.linspace(-0.5, 0.5, 20_001), axis=1), 1, rtol=1e-4)
+
+
+def test_cells_sum_to_one_and_see_only_the_places_before(predictor):
+    context = mx.array(encoded(predictor, batch(1)))
+    pairs = mx.array([[3.0, 7.0, 2.0, i, j] for i in range(12) for j in range(12)])
+    chosen, density = predictor.log_density(mx.broadcast_to(context, (144, 32)), pairs, within=False)
+    assert mx.exp(chosen[:, 3:].sum(axis=1)).sum().item() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(np.array(density), 0)
+    np.testing.assert_allclose(np.array(chosen[:, :3]), np.tile(np.array(chosen[:1, :3]), (144, 1)), atol=1e-6)
+    assert np.ptp(np.array(chosen)[::12, 4]) > 0  # the last depends on the fourth: no product of marginals
+
+
+def test_order_of_points_and_what_stands_where_there_are_none_are_not_seen(predictor):
+    data = batch()
+    want = encoded(predictor, data)
+    order = np.random.default_rng(1).permutation(12)
+    np.testing.assert_allclose(encoded(predictor, data, x=data["x"][:, mx.array(order)]), want, atol=2e-5)
+    garbage = mx.where(data["x"][..., 3:] > 0, data["x"], mx.array([5.0, 1e3, -1e3, 0.0]))
+    np.testing.assert_allclose(encoded(predictor, data, x=garbage), want, atol=2e-5)
+    longer = mx.concatenate([data["x"], mx.zeros((6, 9, 4))], axis=1)
+    np.testing.assert_allclose(encoded(predictor, data, x=longer), want, atol=2e-5)
+    other = mx.where(data["known_mask"] > 0, data["known"], 9.0)
+    np.testing.assert_allclose(encoded(predictor, data, known=other), want, atol=2e-5)
+    assert np.abs(encoded(predictor, data, x=data["x"] * mx.array([1, 1.2, 1, 1])) - want).max() > 1e-4
+
+
+def test_without_a_spectrum_only_what_is_known_counts(predictor):
+    data = batch()
+    blank = encoded(predictor, data, x=mx.zeros((6, 12, 4)), known_mask=mx.zeros((6, 5)))
+    np.testing.assert_allclose(blank, np.tile(blank[:1], (6, 1)), atol=1e-6)
+
+
+def test_the_loss_counts_unknown_parameters_and_its_gradient_reaches_every_weight(predictor):
+    data, loss = batch(8, known=(0.0, 0.0, 1.0)), CircuitLikelihood()
+    context = Context("train", mx.random.key(0), mx.array(0), mx.array(0))
+    total, extra = loss(predictor, data, context)
+    h = predictor(data["x"], data["known"], data["known_mask"])
+    chosen, density = (np.array(a) for a in predictor.log_density(h, data["target"]))
+    unknown = 1 - np.array(data["known_mask"])
+    nll = -((chosen + density) * unknown).sum(axis=1)
+    np.testing.assert_allclose(np.array(extra["nll"]), nll, rtol=1e-5)
+    error = np.square(np.array(predictor.log_residual(h, data["candidate"])) - np.array(data["residual"]))
+    assert total.item() == pytest.approx((nll + 0.5 * error).mean(), rel=1e-5)
+    grads = nn.value_and_grad(predictor, lambda model: loss(model, data, context)[0])(predictor)[1]
+    assert [name for name, g in flatten(grads).items() if not mx.abs(g).max().item()] == []
+    coarse, parts = CircuitLikelihood(refine=False)(predictor, data, context)
+    np.testing.assert_array_equal(np.array(parts["nll"]), np.array(parts["cell_nll"]))
+    assert coarse.item() != total.item()
+
+
+def test_a_network_without_densities_is_refused():
+    with pytest.raises(UsageError, match="MLP has none"):
+        CircuitLikelihood().check(MLP((2,)))
