@@ -30,6 +30,7 @@ FREE = (
     "benchmarks/augment_fastestimator.py",
     "benchmarks/lenet_fastestimator.py",
     "benchmarks/nets_torch.py",
+    "benchmarks/classifiers_torch.py",
     "benchmarks/step_torch.py",
 )  # they are about a heavy module
 LONGEST = 300
