@@ -221,3 +221,5 @@ def test_a_group_can_be_null(fashion):
     with pytest.raises(UsageError, match="loss is null; needed: loss=NAME, or network=NAME"):
         assemble(compose([*TINY, "loss=null"]))
     assert compose([*TINY, "debug=null", "network=null", "model=null"]).model is None
+    train(fashion / "r", *LENET, "evaluation=null")
+    assert "eval/accuracy" in evaluate_run(fashion / "r")[0]

@@ -127,7 +127,7 @@ def evaluate_run(
     arrays, meta = checkpoint.load(file)
     config = change(OmegaConf.create({**meta["config"], "traces": {}, "resume": False}))
     built: Any = build(config.evaluation, plugins=tuple(config.plugins))
-    evaluator: Any = built if "_target_" in config.evaluation else None  # evaluation=none is a mapping without
+    evaluator: Any = built if "_target_" in (config.evaluation or ()) else None  # evaluation=none is a mapping without
     experiment = assemble(config)
     experiment.estimator.load(arrays, meta, str(file))
     if ema is not True:
