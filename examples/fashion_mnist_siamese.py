@@ -31,12 +31,12 @@ WAYS = 5
 
 def get_estimator(
     epochs: int = 1,
-    batch_size: int = 64,
-    size: int = 68,
-    hidden: int = 256,
-    channels: int = 16,
+    batch_size: int = 32,
+    size: int = 66,
+    hidden: int = 128,
+    channels: int = 8,
     trials: int = 400,
-    train_steps_per_epoch: int | None = 300,
+    train_steps_per_epoch: int | None = 400,
     log_steps: int = 50,
     root: str = "data/fashion_mnist",
     seed: int = 0,

@@ -1,6 +1,6 @@
 """A UNet that parts coloured shapes from a noisy ground, in made images (dataloaders/scenes.py).
 
-python scripts/run_estimator.py train examples/segmentation_unet.py --epochs 2
+python scripts/run_estimator.py train examples/segmentation_unet.py --epochs 6
 The same by the launcher: python launcher.py run_name=unet experiment=segmentation_unet
 """
 
@@ -23,7 +23,7 @@ from training.update import UpdateOp
 
 
 def get_estimator(
-    epochs: int = 2,
+    epochs: int = 6,
     batch_size: int = 16,
     channels: int = 8,
     size: int = 32,
