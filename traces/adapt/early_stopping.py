@@ -24,7 +24,7 @@ class EarlyStopping(Trace):
     """
 
     def __init__(self, monitor: str = "loss", min_delta: float = 0.0, patience: int = 0, compare: str = "min",
-                 baseline: float | None = None, restore_best_weights: bool = False, mode: str = "eval",
+                 baseline: float | None = None, mode: str = "eval", restore_best_weights: bool = False,
                  save_dir: str | Path | None = None):  # fmt: skip
         super().__init__(inputs=monitor, mode=mode)
         self.monitor, self.patience, self.restore_best_weights = monitor, patience, restore_best_weights

@@ -19,9 +19,9 @@ class TerminateOnNaN(Trace):
     of these; None for the losses of evaluations.
     """
 
-    def __init__(self, patience: int = 10, every: int = 10, monitor_names: str | Sequence[str] | None = None,
-                 mode: str | Sequence[str] | None = None):  # fmt: skip
-        super().__init__(mode=mode)
+    def __init__(self, monitor_names: str | Sequence[str] | None = None, mode: str | Sequence[str] | None = None,
+                 ds_id: str | Sequence[str] | None = None, patience: int = 10, every: int = 10):  # fmt: skip
+        super().__init__(mode=mode, ds_id=ds_id)
         if patience < 1 or every < 1:
             raise UsageError(f"patience and every must be at least 1, got {patience} and {every}.")
         self.patience, self.every, self.everything = patience, every, monitor_names == "*"
