@@ -12,7 +12,7 @@ from types import ModuleType
 import mlx.core as mx
 import mlx.nn as nn
 
-from models import derived, group_norm_cuda
+from models import derived, elementary, group_norm_cuda
 from models.cuda_launch import available
 from runtime.errors import UsageError
 
@@ -57,7 +57,7 @@ class GroupNorm(nn.Module):
             y = y * (1 + scale[:, None, None, :])
         if shift is not None:
             y = y + shift[:, None, None, :]
-        return nn.silu(y) if silu else y
+        return elementary.silu(y) if silu else y
 
     def runs_fused(self, x: mx.array) -> bool:
         """Whether the kernels take x; raises UsageError for an unknown mode, and for "fused" where they don't fit."""

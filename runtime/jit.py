@@ -1,8 +1,9 @@
 """Lets MLX compile its fused CPU kernels for this very processor; runtime.blas imports this before mlx.core.
 
 On Linux CPU, mx.compile writes C++ and calls `g++ -O3` without an architecture: exp and erf then call libm's fused
-multiply-add one number at a time. A `g++` of ours, first on the PATH, adds -march=native: SiLU and GELU take a third of
-the time. Kernels go to a cache of their own, keyed by processor and compiler, so that they never mix with others'.
+multiply-add one number at a time. A `g++` of ours, first on the PATH, adds flags with which these loops are vectorised;
+none of them reorders sums or drops NaN and infinities. Kernels go to a cache of their own, keyed by processor and
+compiler, so that they never mix with others'.
 Only the C library's environment is changed, not os.environ. MLX_LAB_NATIVE=off leaves MLX as installed.
 """
 
@@ -14,7 +15,16 @@ import sys
 import zlib
 from pathlib import Path
 
-FLAGS = "-march=native"
+# -march=native: this processor's vectors and multiply-adds. --param: MLX's exp, sin and erf are inlined, without which
+# no loop over them is vectorised. No traps and no errno: both sides of a choice may be computed, and square roots need
+# no call. __FAST_MATH__: glibc's headers then offer libmvec's vector versions of tanh, log and others; unlike option
+# -ffast-math, it changes no arithmetic. No tree-pre: it makes branches of strided maxima, 25 times as long on random
+# numbers. Milliseconds for 524,288 numbers, in one thread of a Xeon with AVX-512, by
+# -march=native alone and by all: exp 2.6, .26; sigmoid 3.1, .36; erf 7.1, .43; tanh 13.9, .22; log 1.9, .18.
+FLAGS = (
+    "-march=native -fno-trapping-math -fno-math-errno -fno-tree-pre -D__FAST_MATH__"
+    " --param max-inline-insns-auto=400 --param inline-unit-growth=400"
+)
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,11 @@
 
 import mlx.core as mx
 
-from models.elementary import silu_slope
+
+def silu_slope(z: mx.array) -> mx.array:
+    """The derivative of z sigmoid(z)."""
+    s = mx.sigmoid(z)
+    return s * (1 + z * (1 - s))
 
 
 def widened(x: mx.array) -> mx.array:

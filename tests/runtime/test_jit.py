@@ -1,9 +1,18 @@
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import runtime.blas  # noqa: F401  before mlx
+from runtime import jit
+
+# isort: split
+import mlx.core as mx
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -38,3 +47,45 @@ def test_off_leaves_mlx_as_installed(tmp_path):
     said = run(XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(tmp_path), MLX_LAB_NATIVE="off")
     assert said.startswith("True") and said.endswith("off")
     assert list(tmp_path.glob("mlx/*/cpu/*.so")) and not list((tmp_path / "cache").glob("mlx-lab/jit-*"))
+
+
+native = pytest.mark.skipif(not jit.status.startswith(jit.FLAGS), reason="kernels are not compiled by our flags here")
+SPECIAL = [0, -0.0, math.inf, -math.inf, math.nan, 1e-42, 1e-30, -1e-30, 80, -80, 100, -100, 3e38]
+
+
+@native
+@pytest.mark.parametrize(
+    "name, tolerance",
+    [("exp", 1e-5), ("tanh", 5e-7), ("log", 5e-7), ("log1p", 5e-7), ("sqrt", 2e-7), ("sigmoid", 5e-7), ("erf", 1e-6)],
+)
+def test_vectorised_functions_are_right_for_special_numbers_too(name, tolerance):
+    x = np.concatenate([np.linspace(-9, 9, 4001), np.tile(SPECIAL, 7)]).astype(np.float32)
+    function = getattr(mx, name)
+    # an operation alone is not compiled
+    found = mx.compile(lambda x: mx.maximum(function(x), function(x) - 1))(mx.array(x))
+    wide = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        if name == "sigmoid":
+            wanted = 1 / (1 + np.exp(-wide))
+        else:
+            wanted = np.vectorize(math.erf)(wide) if name == "erf" else getattr(np, name)(wide)
+        wanted = wanted.astype(np.float32)
+    np.testing.assert_allclose(np.array(found), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@native
+def test_loops_over_exp_and_choices_are_vectorised():
+    x = mx.random.normal((2**19,))
+    mx.eval(x)
+
+    def least(function):
+        times = []
+        for _ in range(6):
+            begin = time.process_time()
+            mx.eval(function(x))
+            times.append(time.process_time() - begin)
+        return min(times)
+
+    # alone, an operation runs in MLX's own loop, one number at a time: 20 times as long
+    assert least(mx.compile(lambda x: mx.sigmoid(x) * x)) < least(mx.sigmoid) / 4
+    assert least(mx.compile(lambda x: mx.tanh(x) * x)) < least(mx.tanh) / 4
