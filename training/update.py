@@ -196,7 +196,7 @@ def global_norm(leaves: Leaves) -> mx.array:
 
 
 def as_number(loss: str, out: Batch) -> mx.array:
-    """A loss among the data as one float32 number: the mean of its rows; UsageError where it is neither."""
+    """A loss among the data, 0-d or one a row (B,), as one 0-d float32 number; UsageError where it is neither."""
     if loss not in out or (out[loss].size != 1 and out[loss].ndim != 1):
         got = f"has shape {out[loss].shape}" if loss in out else f"is not among {', '.join(sorted(out))}"
         raise UsageError(f"an update needs the loss {loss!r} as one number or one a row; it {got}.")
