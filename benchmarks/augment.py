@@ -12,8 +12,6 @@ of a loader and compilation are not timed. Each run has a process of its own; a 
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -21,6 +19,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+
+from benchmarks.turns import medians  # noqa: E402
+
 CLASSES, SIZE, PADDED, HOLE = 10, 32, 40, 8
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WARM = 5  # batches before the clock starts
@@ -104,16 +105,6 @@ def ours(given: argparse.Namespace) -> dict:
             "mlx": version("mlx"), "albumentations": version("albumentations")}  # fmt: skip
 
 
-def run(command: list[str]) -> dict:
-    """The JSON line a worker ends with."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
-    line = json.loads(done.stdout.strip().splitlines()[-1])
-    print(json.dumps(line), flush=True)
-    return line
-
-
 def main() -> None:
     """Turns of all variants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,11 +131,7 @@ def main() -> None:
     commands = {name: [*own, name] for name in ("device", "albumentations")}
     if given.fastestimator_python:
         commands["fastestimator"] = [given.fastestimator_python, str(HERE / "augment_fastestimator.py"), *sizes]
-    rates: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(given.turns):
-        for name, command in commands.items():
-            rates[name].append(run(command)["images_per_s"])
-    middle = {name: statistics.median(values) for name, values in rates.items()}
+    middle = medians(commands, "images_per_s", given.turns)
     others = [name for name in commands if name != "device"]
     print(json.dumps({f"device / {name}": round(middle["device"] / middle[name], 2) for name in others}))
 

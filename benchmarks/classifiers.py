@@ -12,7 +12,6 @@ same arrays go to PyTorch. The time is that of fit with its evaluations, compila
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.step_mlx import Batches  # noqa: E402
+from benchmarks.turns import run  # noqa: E402
 from dataloaders.datasets.loaders import cifar10  # noqa: E402
 from examples.cifar10_resnet9 import get_estimator  # noqa: E402
 from models.resnet9 import ResNet9  # noqa: E402
@@ -93,10 +93,7 @@ def torch_line(given: argparse.Namespace, *options: str) -> dict:
     command = [given.torch_python, str(HERE / "classifiers_torch.py"), "--model", given.model, "--batch",
                str(given.batch), "--precision", given.precision, "--channels", str(given.channels), "--seconds",
                str(given.seconds), "--device", "gpu" if mx.default_device() == mx.gpu else "cpu", *options]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
-    return shown(json.loads(done.stdout.strip().splitlines()[-1]))
+    return run(command)
 
 
 def whole(given: argparse.Namespace) -> None:

@@ -9,8 +9,6 @@ epoch; the time is that of fit with its evaluation, compilation included. The ra
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -18,6 +16,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+
+from benchmarks.turns import medians  # noqa: E402
 
 
 def ours(given: argparse.Namespace) -> dict:
@@ -56,16 +56,6 @@ def ours(given: argparse.Namespace) -> dict:
             "numpy": version("numpy")}  # fmt: skip
 
 
-def run(command: list[str]) -> dict:
-    """The JSON line a worker ends with."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
-    line = json.loads(done.stdout.strip().splitlines()[-1])
-    print(json.dumps(line), flush=True)
-    return line
-
-
 def main() -> None:
     """Turns of both, each fit in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,12 +75,8 @@ def main() -> None:
     commands = {"ours": [sys.executable, str(HERE / "lenet_epoch.py"), "--worker", *options]}
     if given.fastestimator_python:
         commands["fastestimator"] = [given.fastestimator_python, str(HERE / "lenet_fastestimator.py"), *options]
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(given.turns):
-        for name, command in commands.items():
-            times[name].append(run(command)["seconds"])
-    if "fastestimator" in times:
-        middle = {name: statistics.median(values) for name, values in times.items()}
+    middle = medians(commands, "seconds", given.turns)
+    if "fastestimator" in middle:
         print(json.dumps({"ours / fastestimator": round(middle["ours"] / middle["fastestimator"], 3)}))
 
 

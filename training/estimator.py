@@ -211,9 +211,12 @@ class Estimator:
 
     def wanted(self, mode: str, ds_id: str) -> set[str]:
         """The data keys that a step of a mode and data set must give: what is averaged, what traces declare."""
-        told = [trace for trace in self.traces if active(trace.mode, mode) and active(trace.ds_id, ds_id)]
         names = self.monitor_names if mode == "train" else means_of(self)
-        return {*names, *(key for trace in told for key in trace.inputs)}
+        return {*names, *(key for trace in self.told(mode, ds_id) for key in trace.inputs)}
+
+    def told(self, mode: str, ds_id: str) -> list:
+        """The traces that hear of a mode and data set, in their order."""
+        return [trace for trace in self.traces if active(trace.mode, mode) and active(trace.ds_id, ds_id)]
 
     def state_arrays(self) -> Batch:
         """Everything that changes in training, by path."""

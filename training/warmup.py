@@ -88,7 +88,7 @@ def _build(estimator: Any, mode: str, ds_id: str, epoch: int, batch: NumpyBatch)
 def _check_traces(estimator: Any, mode: str, ds_id: str, built: dict[str, Watch]) -> None:
     """Every key that a trace declares must be given to it, or written by one that stands before it."""
     watch, written = built[ds_id], set()
-    told = [trace for trace in estimator.traces if active(trace.mode, mode) and active(trace.ds_id, ds_id)]
+    told = estimator.told(mode, ds_id)
     means = {name for name in means_of(estimator) if any(name in other.given for other in built.values())}
     for trace in told:
         for key in trace.inputs:

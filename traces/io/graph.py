@@ -54,9 +54,8 @@ def flow(estimator: Any, mode: str, ds_id: str = "") -> list[Node]:
                 dict.fromkeys(k for part in parts for k in getattr(part, n)) for n in ("inputs", "outputs")
             )
             add(title(op), "network", list(reads), list(writes))
-    for trace in estimator.traces if mode != "infer" else ():
-        if active(trace.mode, mode) and active(trace.ds_id, ds_id):
-            add(title(trace), "trace", trace.inputs, trace.outputs)
+    for trace in estimator.told(mode, ds_id) if mode != "infer" else ():
+        add(title(trace), "trace", trace.inputs, trace.outputs)
     return nodes
 
 
