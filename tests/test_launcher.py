@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -268,39 +267,3 @@ def test_every_debug_mode_runs(option, tmp_path, capsys):
     if option == "overfit":
         first, last = summary.history[0]["train/loss"], summary.history[-1]["train/loss"]
         assert last < first
-
-
-def test_resume_remembers_the_overrides_of_the_first_sitting(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert launcher.main([*TINY, "evaluation=none", "model.hidden=12"]) == 0
-    assert launcher.main(["run_name=t", "resume=true", "max_steps=4"]) == 0
-    assert json.loads(Path("outputs/t/summary.json").read_text())["steps"] == 4
-    assert "hidden: 12" in Path("outputs/t/resume-1.yaml").read_text()
-
-
-def test_plugins_let_a_users_package_be_a_target(tmp_path):
-    with pytest.raises(UsageError, match="outside the packages"):
-        two_steps(tmp_path, "model._target_=tests.test_launcher.Mine")
-    two_steps(tmp_path, "plugins=[tests]", "model._target_=tests.test_launcher.Mine", "evaluation=none")
-
-
-from models.mlp import MLP  # noqa: E402
-
-
-class Mine(MLP):
-    """A user's own model."""
-
-
-def test_the_table_shows_every_floor_whatever_the_solver_is_called():
-    metrics = {
-        "eval/loss": 1.0, "eval/fd_EffLite0_5k_1step": 2.0, "eval/fd_EffLite0_5k/one_step": 3.0, "eval/emd": 4.0,
-        "eval/fd_EffLite0_5k_floor": 0.25, "eval/emd_floor": 0.5, "eval/a_very_long_name_of_a_metric/euler50": 5.0,
-        "eval/a/b": 6.0, "eval/a/b_floor": 0.75,
-    }  # fmt: skip
-    head, *rows = launcher.table(metrics)
-    assert {len(row) for row in rows} == {len(head)}  # columns stay under their heads
-    shown = {row.split()[0]: row.split()[1:] for row in rows}
-    assert shown == {
-        "eval/loss": ["1"], "eval/fd_EffLite0_5k_1step": ["2", "0.25"], "eval/fd_EffLite0_5k/one_step": ["3", "0.25"],
-        "eval/emd": ["4", "0.5"], "eval/a_very_long_name_of_a_metric/euler50": ["5"], "eval/a/b": ["6", "0.75"],
-    }  # fmt: skip
