@@ -58,9 +58,10 @@ class Spectra(Generated):
         if not 1 <= self.least <= self.most or not 0 < low < high:
             raise UsageError(f"Spectra needs 1 <= least <= most points and 0 < low < high, got points={points}, "
                              f"low={low:g}, high={high:g}.")  # fmt: skip
-        if not 0 <= self.quietest <= self.loudest or unknown_kind(self.kinds):
-            raise UsageError(f"Spectra needs 0 <= least <= most noise and kinds among {', '.join(KINDS)}, got "
-                             f"noise={noise}, kinds={list(kinds)}.")  # fmt: skip
+        silent = self.quietest == self.loudest == 0
+        if not (silent or 0 < self.quietest <= self.loudest) or unknown_kind(self.kinds):
+            raise UsageError(f"Spectra needs 0 < least <= most noise (or 0: none) and kinds among {', '.join(KINDS)}, "
+                             f"got noise={noise}, kinds={list(kinds)}.")  # fmt: skip
         if not 1 <= len(known) <= 6 or not np.isclose(self.known[-1], 1) or min(known) < 0:
             raise UsageError(
                 f"known needs the chances of 0, 1, ... up to 5 known parameters, sum 1; got {list(known)}."
@@ -76,9 +77,10 @@ class Spectra(Generated):
         parameters = from_unit(target / (POINTS - 1))
         z = impedance(parameters[:, None], frequencies[..., None], self.topology, self.series(count, rng))[..., 0]
         level = self.quietest * (self.loudest / max(self.quietest, 1e-12)) ** rng.random(count)
-        kind, clean = rng.integers(len(self.kinds), size=(count, 1)), z
+        kind = rng.integers(len(self.kinds), size=count)
         for number, name in enumerate(self.kinds):
-            z = np.where(kind == number, noisy(clean, level, rng, name), z)
+            own = kind == number
+            z[own] = noisy(z[own], level[own], rng, name)
         candidate = self.candidates(target, rng)
         other = impedance(
             from_unit(candidate / (POINTS - 1))[:, None], frequencies[..., None], self.topology, self.series(count, rng)

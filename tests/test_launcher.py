@@ -33,7 +33,7 @@ SCENES = ["network=segmenter", "dataloaders=scenes", "batch_size=4", "dataloader
           "dataloaders.shape=[16,16,3]", "dataloaders.train_data.count=8"]  # fmt: skip
 PAIRS = ["network=siamese", "dataloaders=fashion_mnist_pairs", "batch_size=4", "model.shape=[65,65,1]",
          "model.hidden=8", "model.channels=2"]  # fmt: skip
-SMALL_EIS = ["model.width=8", "model.depth=1", "model.heads=2", "model.hidden=16"]
+SMALL_EIS = ["model.width=8", "model.depth=1", "model.slots=4", "model.hidden=16"]
 EIS = ["dataloaders=eis", "model=eis_predictor", "loss=eis", "batch_size=5", *SMALL_EIS]
 RESNET9 = ["model=resnet9", "model.channels=4", "batch_size=5"]
 STUDENT = ["network.models.teacher.file=teacher.safetensors", "dataloaders.train_data.fraction=8"]

@@ -71,6 +71,7 @@ def test_lengths_ranges_blanks_and_repetition():
         ({"topology": "ring"}, "series or parallel"),
         ({"points": (9, 5)}, "least <= most points"),
         ({"noise": (0.1, 0.01)}, "least <= most noise"),
+        ({"noise": (0.0, 0.01)}, "0 < least"),
         ({"kinds": ["white"]}, "white"),
         ({"known": [0.5, 0.4]}, "sum 1"),
         ({"prior": "truths"}, "truths > 0"),

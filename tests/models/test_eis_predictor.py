@@ -17,7 +17,7 @@ from runtime.trees import flatten
 @pytest.fixture(scope="module")
 def predictor():
     mx.random.seed(0)
-    return EISPredictor(shape=(12, 4), hidden=32, width=16, depth=1, heads=2, mixture=3)
+    return EISPredictor(shape=(12, 4), hidden=32, width=16, slots=4, depth=1, mixture=3)
 
 
 def batch(count: int = 6, **options) -> dict[str, mx.array]:

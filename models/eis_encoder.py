@@ -1,0 +1,94 @@
+"""What an impedance spectrum of any length says, as one vector: the part that every EIS network has in common."""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from domains.eis import POINTS
+from models.layers import check_sample
+from models.linear import Linear
+from models.transformer import gelu_tanh
+
+WAVES = 6  # of a logarithmic frequency, in octaves of a wave over 12 decades
+FINE = 6  # octaves that tell a logarithm of |Z| apart where a matrix product rounds it (tf32, bf16)
+TURNS = 4  # the same for the angle
+OFFSETS = 5  # octaves that tell a place inside a cell
+PLACE = POINTS + 1 + 2 * OFFSETS  # how many numbers `embed` makes of a place
+
+
+def embed(places: mx.array) -> mx.array:
+    """Places (...) on the grid as numbers (..., PLACE): which cell, the place itself, waves of its offset."""
+    cell = mx.clip(mx.round(places), 0, POINTS - 1)
+    one_hot = (cell[..., None] == mx.arange(POINTS)).astype(mx.float32)
+    offset = (places - cell)[..., None] * (math.pi * 2.0 ** mx.arange(OFFSETS))
+    return mx.concatenate([one_hot, places[..., None] / POINTS - 0.5, mx.sin(offset), mx.cos(offset)], axis=-1)
+
+
+def waves(x: mx.array, octaves: mx.array) -> list[mx.array]:
+    """Sines and cosines of x (..., 1) times the octaves, (..., count) each."""
+    return [mx.sin(x * octaves), mx.cos(x * octaves)]
+
+
+class SpectrumEncoder(nn.Module):
+    """Spectra (B, P, 4) and known parameters -> (B, hidden).
+
+    Each point goes through two layers of its own; `slots` weighted means over the points, whose weights depend on the
+    points too, make a row of fixed length out of any number of them; residual layers follow. So a spectrum costs as
+    much as its points do, and no pairs of them.
+
+    shape: of a spectrum, [most points, 4]: log10 of the frequency (Hz), Re Z, Im Z (ohm), 1 where there is a point.
+    width: of a point; depth: residual blocks of `hidden`.
+    """
+
+    def __init__(self, shape: tuple | list = (50, 4), hidden: int = 512, width: int = 128, slots: int = 32,
+                 depth: int = 3):  # fmt: skip
+        super().__init__()
+        self.shape = tuple(shape)
+        self.points = [Linear(5 + 2 * (WAVES + FINE + TURNS), width), Linear(width, width)]
+        self.score = Linear(width, slots)
+        self.value = Linear(width, width // 4)
+        self.summary = Linear(3 + 5 * (PLACE + 1), hidden)
+        self.enter = Linear(slots * (width // 4), hidden)
+        self.norms = [nn.LayerNorm(hidden) for _ in range(depth)]
+        self.blocks = [[Linear(hidden, hidden), Linear(hidden, hidden)] for _ in range(depth)]
+
+    def features(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """Numbers of each point (B, P, 37) in float32, and the mean of ln |Z| (B, 1)."""
+        present = x[..., 3:]
+        real, imaginary = x[..., 1:2], x[..., 2:3]
+        size = mx.sqrt(mx.maximum(real**2 + imaginary**2, 1e-20))
+        scale = (mx.log(size) * present).sum(axis=1) / mx.maximum(present.sum(axis=1), 1)
+        level = mx.log(size) - scale[:, None]
+        relative = mx.exp(-scale)[:, None]
+        octaves = 2.0 ** mx.arange(max(WAVES, FINE, TURNS))
+        found = [level, real / size, imaginary / size,
+                 mx.clip(real * relative, -10, 10), mx.clip(imaginary * relative, -10, 10),
+                 *waves(x[..., :1], math.pi / 12 * octaves[:WAVES]), *waves(level, octaves[:FINE]),
+                 *waves(mx.arctan2(imaginary, real), 2 * octaves[:TURNS])]  # fmt: skip
+        return mx.concatenate(found, axis=-1) * present, scale
+
+    def __call__(self, x: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:
+        """x (B, P, 4), places known (B, 5) and their mask (B, 5) -> (B, hidden).
+
+        A row without points is the prior, given what is known.
+        """
+        check_sample(self, x, (x.shape[1], 4))
+        x = x.astype(mx.float32)  # amplitudes over nine decades
+        present = x[..., 3:]
+        count = present.sum(axis=1)
+        points, scale = self.features(x)
+        given = mx.concatenate([embed(known) * known_mask[..., None], known_mask[..., None]], axis=-1)
+        whole = mx.concatenate([scale / 3 - 2, mx.log(mx.maximum(count, 1)) / 3 - 1, (count > 0).astype(mx.float32),
+                                given.reshape(len(x), -1)], axis=-1)  # fmt: skip
+        dtype = self.enter.weight.dtype
+        p = points.astype(dtype)
+        for layer in self.points:
+            p = gelu_tanh(layer(p))
+        score = mx.where(present > 0, self.score(p), -1e9)
+        share = mx.softmax(score, axis=1, precise=True) * present.astype(dtype)
+        pooled = share.swapaxes(1, 2) @ self.value(p)
+        h = self.enter(pooled.reshape(len(x), -1)) + self.summary(whole.astype(dtype))
+        for norm, (first, second) in zip(self.norms, self.blocks, strict=True):
+            h = h + second(gelu_tanh(first(norm(h))))
+        return gelu_tanh(h)
