@@ -1,0 +1,104 @@
+"""Spectra: what is taken, sorted and refused, and bounds of the prior's circuits against drawn ones."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from domains import eis
+from domains.eis_spectrum import HALF_CELL, Spectrum, modulus_bounds, outside
+from runtime.errors import UsageError
+
+FREQUENCIES = eis.default_frequencies(20)
+CIRCUIT = np.array([460.0, 4820.0, 2210.0, 3e-6, 1e-6])
+Z = eis.impedance(CIRCUIT, FREQUENCIES, "parallel")
+
+
+def changed(at: int, value: complex) -> eis.Impedance:
+    z = Z.copy()
+    z[at] = value
+    return z
+
+
+def test_points_are_sorted_by_frequency_and_stay_together():
+    order = np.random.default_rng(0).permutation(20)
+    found = Spectrum(FREQUENCIES[order], Z[order], "cell")
+    np.testing.assert_array_equal(found.frequencies, FREQUENCIES)
+    np.testing.assert_array_equal(found.z, Z)
+    assert found.name == "cell" and found.z.dtype == np.complex128 and not found.z.flags.writeable
+    assert Z.flags.writeable  # the caller's arrays stay as they were
+
+
+@pytest.mark.parametrize(
+    "frequencies, z, sentence",
+    [
+        (FREQUENCIES[:3], Z[:3], "at least 5 points, got 3"),
+        (FREQUENCIES[:-1], Z, r"shapes \(19,\) of frequencies and \(20,\)"),
+        (FREQUENCIES[None], Z[None], "shapes"),
+        (FREQUENCIES, changed(2, np.nan), "finite numbers, got .* in point 3 of 20"),
+        (FREQUENCIES, changed(2, complex(1, np.inf)), "finite"),
+        (FREQUENCIES - 1, Z, "frequencies above 0 Hz, got 0"),
+        (FREQUENCIES, changed(4, 0), "other than 0 ohm, got 0 at"),
+        (np.r_[FREQUENCIES, FREQUENCIES], np.r_[Z, Z], "got 1 Hz 2 times: give each sweep"),
+        (FREQUENCIES, Z.conj(), "may hold -Z''"),
+    ],
+)
+def test_what_is_no_spectrum_is_refused_in_a_sentence(frequencies, z, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        Spectrum(frequencies, z, "cell")
+
+
+def test_a_few_inductive_points_and_noise_around_zero_are_kept():
+    tail = Z + 2j * np.pi * FREQUENCIES * 2e-4  # a cable of 0.2 mH turns the last points
+    assert 1 < (tail.imag > 0).sum() < 8
+    Spectrum(FREQUENCIES, tail)
+    resistor = np.full(20, 100 + 1j)
+    resistor[[3, 7]] = 100 + 6j
+    Spectrum(FREQUENCIES, resistor)
+
+
+@pytest.mark.parametrize("topology", eis.TOPOLOGIES)
+def test_bounds_hold_every_circuit_of_the_prior_and_are_within_a_factor_of_two(topology):
+    rng = np.random.default_rng(0)
+    ends = rng.random((20000, 5))
+    ends = np.where(rng.random((20000, 1)) < 0.5, ends, np.rint(ends))  # half of them corners
+    low, high = eis.LOWEST / HALF_CELL, eis.HIGHEST * HALF_CELL
+    size = np.abs(eis.impedance(low * (high / low) ** ends, FREQUENCIES, topology))
+    least, most = modulus_bounds(FREQUENCIES, topology)
+    assert (size >= least * (1 - 1e-12)).all() and (size <= most * (1 + 1e-12)).all()
+    assert (size.min(axis=0) < 2 * least).all() and (size.max(axis=0) > most / 2).all()
+    above = np.abs(eis.impedance(high, FREQUENCIES, topology, rs=300.0))
+    assert (above <= modulus_bounds(FREQUENCIES, topology, rs=300.0)[1]).all()
+
+
+@pytest.mark.parametrize(
+    "spectrum, options, sentence",
+    [
+        (Spectrum(FREQUENCIES, Z), {"low_hz": 10.0}, "from 1 to 1e.06 Hz, the predictor knows 10 to"),
+        (Spectrum(FREQUENCIES, Z), {"fewest": 30}, "20 points, the predictor takes 30 to 200"),
+        (Spectrum(FREQUENCIES, Z * 1000), {}, r"\|Z\| = .* is more than the .* units"),
+        (Spectrum(FREQUENCIES, Z / 1000), {}, "is less than"),
+        (Spectrum(FREQUENCIES, -Z.real + 1j * Z.imag), {}, "real part is not above 0 in 20 of 20"),
+    ],
+)
+def test_spectra_that_the_prior_cannot_give_come_with_the_reason(spectrum, options, sentence):
+    assert outside(Spectrum(FREQUENCIES, Z), "parallel") is None
+    reason = outside(spectrum, "parallel", **options)
+    assert reason is not None and re.search(sentence, reason)
+
+
+def test_one_outlier_is_no_reason():
+    assert outside(Spectrum(FREQUENCIES, changed(3, 1e6 - 1j)), "parallel") is None
+
+
+def test_measured_cells_are_taken(request):
+    root = request.config.rootpath
+    places = (folder / "shared/data/eis" for folder in (root, *root.parents))
+    files = [file for place in places for file in sorted(place.glob("model_cell_[0-9]*.csv"))]
+    if not files:
+        pytest.skip("measured cells are not here")
+    for file in files:
+        rows = [[float(v) for v in row.values()] for row in csv.DictReader(file.open())]
+        frequencies, real, imaginary = np.array(rows).T
+        assert outside(Spectrum(frequencies, real + 1j * imaginary), "parallel", rs=300.0) is None, file.name
