@@ -21,6 +21,23 @@ def test_cifar10_methods_share_data_network_optimizer_and_time(name):
     assert ours.traces.evaluation == {**base.traces.evaluation, "evaluator": ours.evaluation}
 
 
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes(name):
+    assert composed(name).run_name == "t"
+
+
+@pytest.mark.parametrize("end", ["", "_grid"])
+def test_eis_experiments_differ_in_the_topology_alone(end):
+    series, parallel = composed(f"eis_series{end}"), composed(f"eis_parallel{end}")
+    assert [c.dataloaders.train_data.topology for c in (series, parallel)] == ["series", "parallel"]
+    for config in (series, parallel):
+        steps = -(-config.dataloaders.train_data.size // config.dataloaders.batch_size) * config.epochs
+        assert config.optimizer.schedule.total == pytest.approx(steps, rel=0.01)  # the rate ends with the run
+        for data in (config.dataloaders.train_data, config.dataloaders.eval_data):
+            data.topology, data.rs = "", 0.0
+    assert series == parallel
+
+
 IMAGENET = {"s": 1, "b": 2, "l": 4, "xl": 8}  # accumulated micro-batches
 
 
