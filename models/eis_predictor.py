@@ -12,6 +12,7 @@ from domains.eis import POINTS
 from models.eis_encoder import PLACE, SpectrumEncoder, embed
 from models.linear import Linear
 from models.transformer import gelu_tanh
+from models.truncated_logistic import draw, log_density
 
 SMALLEST = -6.0  # ln of the narrowest component, in cells
 
@@ -67,8 +68,34 @@ class EISPredictor(nn.Module):
             cell = mx.clip(mx.round(places[..., i]), 0, POINTS - 1).astype(mx.int32)
             chosen.append(mx.take_along_axis(logits, cell[..., None], axis=-1)[..., 0])
             offset = places[..., i] - cell
-            density.append(truncated(offset, *self.inside(h, cell, i)) if within else mx.zeros_like(offset))
+            density.append(log_density(offset, *self.inside(h, cell, i)) if within else mx.zeros_like(offset))
         return mx.stack(chosen, axis=-1), mx.stack(density, axis=-1)
+
+    def sample(self, context: mx.array, known: mx.array, known_mask: mx.array, count: int, key: mx.array,
+               within: bool = True) -> tuple[mx.array, mx.array]:  # fmt: skip
+        """Places (B, count, 5) drawn given contexts (B, hidden), and ln of their density (B, count) in nats.
+
+        Parameters known (B, 5) where the mask (B, 5) is 1 stay as they are and count nothing in the density. within:
+        False draws grid points, with their probability.
+        """
+        rows = (len(context), count)
+        places, log_q = mx.zeros((*rows, 0)), mx.zeros(rows)
+        for i, key_i in enumerate(mx.random.split(key, 5)):
+            choose, place = mx.random.split(key_i)
+            logits, h = self.cells(context[:, None], places, i)  # the first parameter has one row for all draws
+            logits = mx.broadcast_to(logits - mx.logsumexp(logits, axis=-1, keepdims=True), (*rows, POINTS))
+            cell = mx.random.categorical(logits, key=choose)
+            found = mx.take_along_axis(logits, cell[..., None], axis=-1)[..., 0]
+            offset = mx.zeros(rows)
+            if within:
+                parts = self.inside(mx.broadcast_to(h, (*rows, h.shape[-1])), cell, i)
+                offset = draw(*parts, place)
+                found = found + log_density(offset, *parts)
+            given = mx.broadcast_to(known_mask[:, None, i], rows) > 0
+            log_q = log_q + mx.where(given, 0, found)
+            drawn = mx.where(given, mx.broadcast_to(known[:, None, i], rows), cell + offset)
+            places = mx.concatenate([places, drawn[..., None]], axis=-1)
+        return places, log_q
 
     def log_residual(self, context: mx.array, places: mx.array) -> mx.array:
         """log10 of the mean |dZ| over the mean |Z| between the spectrum and circuits at places (..., 5), (...)."""
@@ -79,13 +106,3 @@ class EISPredictor(nn.Module):
     def __call__(self, x: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:
         """`encode`."""
         return self.encode(x, known, known_mask)
-
-
-def truncated(offset: mx.array, weight: mx.array, centre: mx.array, width: mx.array) -> mx.array:
-    """ln of a mixture of logistic densities cut to [-.5, .5], at offsets (...); the parts are (..., mixture)."""
-    scale = mx.exp(width)
-    z = (offset[..., None] - centre) / scale
-    log_pdf = -mx.abs(z) - 2 * mx.log1p(mx.exp(-mx.abs(z))) - width
-    low, high = (-0.5 - centre) / scale, (0.5 - centre) / scale
-    inside = mx.log(mx.maximum(mx.sigmoid(high) - mx.sigmoid(low), 1e-30))
-    return mx.logsumexp(weight + log_pdf - inside, axis=-1)

@@ -7,7 +7,7 @@ import pytest
 
 from dataloaders.eis import Spectra
 from losses.eis import CircuitLikelihood
-from models.eis_predictor import EISPredictor, truncated
+from models.eis_predictor import EISPredictor
 from models.mlp import MLP
 from runtime.errors import UsageError
 from runtime.op import Context
@@ -29,15 +29,6 @@ def batch(count: int = 6, **options) -> dict[str, mx.array]:
 def encoded(predictor, data, **changes) -> np.ndarray:
     data = data | changes
     return np.array(predictor(data["x"], data["known"], data["known_mask"]))
-
-
-def test_a_mixture_is_a_density_on_the_cell():
-    rng = np.random.default_rng(0)
-    parts = [mx.array(rng.standard_normal((5, 1, 3)).astype(np.float32)) for _ in range(3)]
-    weight = parts[0] - mx.logsumexp(parts[0], axis=-1, keepdims=True)
-    offsets = mx.linspace(-0.5, 0.5, 20_001)[None]
-    density = np.array(mx.exp(truncated(offsets, weight, 0.3 * parts[1], parts[2] - 2)))
-    np.testing.assert_allclose(np.trapezoid(density, np.linspace(-0.5, 0.5, 20_001), axis=1), 1, rtol=1e-4)
 
 
 def test_cells_sum_to_one_and_see_only_the_places_before(predictor):
@@ -62,6 +53,32 @@ def test_order_of_points_and_what_stands_where_there_are_none_are_not_seen(predi
     other = mx.where(data["known_mask"] > 0, data["known"], 9.0)
     np.testing.assert_allclose(encoded(predictor, data, known=other), want, atol=2e-5)
     assert np.abs(encoded(predictor, data, x=data["x"] * mx.array([1, 1.2, 1, 1])) - want).max() > 1e-4
+
+
+def test_draws_say_their_own_density_and_hold_what_is_known(predictor):
+    data = batch(3, known=(0.0, 0.0, 1.0))
+    context = mx.array(encoded(predictor, data))
+    for within in (True, False):
+        places, log_q = predictor.sample(context, data["known"], data["known_mask"], 400, mx.random.key(1), within)
+        mask = np.array(data["known_mask"])[:, None]
+        given = np.broadcast_to(np.array(data["known"])[:, None], places.shape)
+        np.testing.assert_array_equal(np.where(mask, places, 0), np.where(mask, given, 0))
+        chosen, density = predictor.log_density(mx.broadcast_to(context[:, None], (3, 400, 32)), places, within)
+        want = ((np.array(chosen) + np.array(density)) * (1 - mask)).sum(axis=-1)
+        np.testing.assert_allclose(np.array(log_q), want, atol=2e-4)
+        drawn = np.array(places)[np.broadcast_to(mask == 0, places.shape)]
+        assert np.abs(drawn - 5.5).max() <= 6 and (within or (drawn == np.rint(drawn)).all())
+
+
+def test_draws_come_as_often_as_their_density_says(predictor):
+    context = mx.broadcast_to(mx.array(encoded(predictor, batch(1))), (1, 32))
+    nothing = mx.zeros((1, 5))
+    places, _ = predictor.sample(context, nothing, nothing, 40_000, mx.random.key(0))
+    logits, h = predictor.cells(context, nothing, 0)
+    expected = np.array(mx.softmax(logits))[0]
+    found = np.array(places[0, :, 0])
+    share = np.bincount(np.rint(found).astype(int), minlength=12) / len(found)
+    np.testing.assert_allclose(share, expected, atol=0.012)  # 5 standard errors
 
 
 def test_without_a_spectrum_only_what_is_known_counts(predictor):
