@@ -86,6 +86,7 @@ SMALL = {
     "loss=autoencoder": [*IMAGES_8, "model=autoencoder", *SMALL_AUTOENCODER],
     "dataloaders=eis": EIS,
     "model=eis_predictor": EIS,
+    "model=eis_factorial": [*EIS[:1], *EIS[2:4], "model.hidden=16"],
     "loss=eis": EIS,
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
