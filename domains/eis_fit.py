@@ -1,0 +1,175 @@
+"""Fits of the circuit to spectra by Levenberg-Marquardt, many starts or spectra at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from domains.eis import HIGHEST, LOWEST, NAMES, Impedance, check_topology
+from runtime.errors import UsageError
+
+BEYOND = 10.0  # how far from the grid's ends parameters may go, a factor
+LONGEST = 2.0  # step of ln p
+FIRST, EASIER, HARDER = 1e-2, 0.7, 5.0  # damping, and its factors after a good and a bad step
+SMALL = 1e-7  # share of the sum of squares below which a step's gain ends the search
+ROWS = 128  # at a time, so that their arrays stay in the processor's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a fit found, for each of N starts.
+
+    parameters (N, 5) in the order of NAMES, rs (N,) in ohm; residual (N,): mean over frequencies of |dZ| / |Z|; steps
+    (N,): tried; free: the names fitted, "Rs" last if it was; normal (N, k, k): J^T J of the relative residuals by ln p
+    of the free ones (by Rs in ohm); variance (N,): of the relative residuals' real and imaginary parts.
+    """
+
+    parameters: np.ndarray
+    rs: np.ndarray
+    residual: np.ndarray
+    steps: np.ndarray
+    free: tuple[str, ...]
+    normal: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of ln p of the free parameters (Rs: in ohm), (N, k, k); huge along what the spectrum does not show."""
+        scale = np.sqrt(np.maximum(np.diagonal(self.normal, axis1=1, axis2=2), 1e-300))
+        values, vectors = np.linalg.eigh(self.normal / scale[:, :, None] / scale[:, None])
+        values = np.maximum(values, 1e-15 * values[:, -1:])
+        inverse = (vectors / values[:, None]) @ np.swapaxes(vectors, 1, 2)
+        return self.variance[:, None, None] * inverse / scale[:, :, None] / scale[:, None]
+
+
+def middle(count: int = 1) -> np.ndarray:
+    """The middle of the grid as `count` starts (count, 5), the membranes' capacitances a factor of 10 apart.
+
+    From equal membranes no gradient would ever tell them apart.
+    """
+    found = np.sqrt(LOWEST * HIGHEST) * 10.0 ** np.array([0, 0, 0, -0.5, 0.5])
+    return np.tile(found, (count, 1))
+
+
+def levenberg_marquardt(
+    frequencies: np.ndarray, z: Impedance, start: np.ndarray, topology: str,
+    known: Mapping[str, float | np.ndarray] | None = None, rs: float | np.ndarray | None = 0.0, steps: int = 100,
+) -> Fit:  # fmt: skip
+    """Least squares of (Z_model - Z) / |Z| from each start (N, 5), in ln p.
+
+    frequencies: (F,) or (N, F) in Hz; z: (F,) for one spectrum or (N, F) for one each. known: values held, by name,
+    numbers or (N,). rs: the series resistance in ohm, a number or (N,), or None to fit it too, from 0 up. Parameters
+    stay within a factor of 10 of the grid. Raises UsageError for unknown names, or when Rs and a series Rsh, which
+    are one resistance, are both free.
+    Source: Marquardt 1963, J. SIAM 11, 431, damping by the diagonal; parameters at a bound that push outwards are held.
+    """
+    check_topology(topology)
+    known = dict(known or {})
+    if not set(known) <= set(NAMES):
+        raise UsageError(f"known parameters are among {', '.join(NAMES)}, got {', '.join(sorted(known))}.")
+    if rs is None and topology == "series" and "Rsh" not in known:
+        raise UsageError("in a series circuit Rs and Rsh are one resistance: give Rsh or Rs to fit the other.")
+    start = np.array(start, float, ndmin=2)
+    count = len(start)
+    for name, value in known.items():
+        start[:, NAMES.index(name)] = value
+    free = [i for i, name in enumerate(NAMES) if name not in known] + ([5] if rs is None else [])
+    z = np.asarray(z, np.complex128)
+    z = np.broadcast_to(z, (count, z.shape[-1]))
+    w = np.broadcast_to(2 * np.pi * np.asarray(frequencies, float), z.shape)
+    q = np.concatenate([np.log(start), np.zeros((count, 1))], axis=1)
+    if rs is not None:
+        q[:, 5] = rs
+    blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
+    parts = [_Block(z[rows], w[rows], topology, free).fit(q[rows], steps) for rows in blocks]
+    q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
+    names = tuple((*NAMES, "Rs")[i] for i in free)
+    variance = squares / max(2 * z.shape[1] - len(free), 1)
+    return Fit(np.exp(q[:, :5]), q[:, 5], residual, tried, names, normal, variance)
+
+
+class _Block:
+    """Some rows: their spectra (n, F), angular frequencies (n, F), and which of ln p and Rs are free."""
+
+    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int]):
+        self.weight = 1 / np.abs(z)
+        self.goal, self.w, self.topology, self.free = z * self.weight, w, topology, free
+        self.space = np.empty((len(z), 6 if 5 in free else 5, z.shape[1]), np.complex128)
+        bounds = np.log([LOWEST / BEYOND, HIGHEST * BEYOND])
+        self.low, self.high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
+
+    def fit(self, q: np.ndarray, steps: int) -> tuple[np.ndarray, ...]:
+        """Best q, mean |dZ| / |Z|, steps tried, J^T J and the sum of squares from q (n, 6)."""
+        n, free = len(q), self.free
+        q = q.copy()
+        q[:, free] = np.clip(q[:, free], self.low, self.high)
+        residual, squares, normal, gradient = self.linearised(q, slice(None))
+        damping, tried, rows = np.full(n, FIRST), np.zeros(n, int), np.arange(n)
+        for _ in range(steps):
+            at = slice(None) if len(rows) == n else rows
+            here = q[at][:, free]
+            step, gain = self.step(here, normal[at], gradient[at], damping[at])
+            new = q[at].copy()
+            new[:, free] = np.clip(here + step, self.low, self.high)
+            found = self.linearised(new, at)
+            better = found[1] < squares[at]
+            done = better & (squares[at] - found[1] < SMALL * squares[at]) & (gain < SMALL * squares[at])
+            tried[at] += 1
+            damping[at] *= np.where(better, EASIER, HARDER)
+            kept = rows[better]
+            q[kept] = new[better]
+            for old, fresh in zip((residual, squares, normal, gradient), found, strict=True):
+                old[kept] = fresh[better]
+            rows = rows[~done & (damping[rows] < 1e8)]
+            if not len(rows):
+                break
+        return q, residual, tried, normal, squares
+
+    def step(self, here, normal, gradient, damping) -> tuple[np.ndarray, np.ndarray]:
+        """The damped step (n, k), and how much it should lower the sum of squares, (n,)."""
+        held = (here <= self.low) & (gradient > 0) | (here >= self.high) & (gradient < 0)
+        diagonal = np.einsum("nii->ni", normal)
+        diagonal = diagonal + 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
+        matrix = normal * ~(held[:, :, None] | held[:, None])
+        k = matrix.shape[1]
+        matrix[:, range(k), range(k)] = np.where(held, 1.0, diagonal * (1 + damping[:, None]))
+        right = np.where(held, 0.0, -gradient)
+        step = np.linalg.solve(matrix, right[..., None])[..., 0]
+        logarithms = step[:, : sum(i < 5 for i in self.free)]
+        if logarithms.shape[1]:
+            step = step * np.minimum(1, LONGEST / np.maximum(np.abs(logarithms).max(axis=1, keepdims=True), 1e-300))
+        return step, np.abs((right * step).sum(axis=1))
+
+    def linearised(self, q: np.ndarray, at) -> tuple[np.ndarray, ...]:
+        """At q (n, 6): mean |r|, |r|^2, J^T J and J^T r of the residuals r = (Z_model - Z) / |Z|."""
+        weight, goal, w = self.weight[at], self.goal[at], self.w[at]
+        p = np.exp(q[:, :5])
+        rsh, r = p[:, :1], p[:, 1:3, None]
+        x = w[:, None] * (r * p[:, 3:5, None])
+        inverse = np.empty(x.shape, np.complex128)  # 1 / u of u = 1 + jw R C, of both membranes, (n, 2, F)
+        inverse.real = 1 / (1 + x * x)
+        inverse.imag = -x * inverse.real
+        membranes = inverse * r
+        both = membranes[:, 0] + membranes[:, 1]
+        jacobian = self.space[: len(q)]
+        if self.topology == "series":
+            z, by_both = both + rsh, weight
+            np.multiply(rsh, weight, out=jacobian[:, 0])
+        else:
+            total = both + rsh
+            h = total.conj() * (rsh / (total.real**2 + total.imag**2))  # Rsh / (Rsh + Za + Zb)
+            rest = 1 - h
+            z, by_both = rest * rsh, h * h * weight
+            np.multiply(z, rest * weight, out=jacobian[:, 0])
+        membranes *= by_both[:, None]
+        np.multiply(membranes, inverse, out=jacobian[:, 1:3])  # dZ / d ln R = R / u^2
+        np.subtract(jacobian[:, 1:3], membranes, out=jacobian[:, 3:5])  # dZ / d ln C = R / u^2 - R / u
+        if jacobian.shape[1] == 6:
+            jacobian[:, 5] = weight
+        off = (z + q[:, 5:]) * weight - goal
+        real, flat = jacobian.view(np.float64), off.view(np.float64)
+        normal = real @ np.swapaxes(real, 1, 2)
+        gradient = (real @ flat[..., None])[..., 0]
+        free = self.free
+        return (np.abs(off).mean(axis=1), np.einsum("nf,nf->n", flat, flat), normal[:, free][:, :, free],
+                gradient[:, free])  # fmt: skip
