@@ -1,8 +1,13 @@
-"""Measurements in processes of their own, one after another: what the benchmarks beside a peer share."""
+"""Measurements in processes of their own, one after another: what the benchmarks beside a peer share. Standard library.
+
+`repeated` is for the workers themselves, ours and a peer's.
+"""
 
 import json
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 
 
@@ -18,8 +23,36 @@ def run(command: list[str]) -> dict:
 
 def medians(commands: Mapping[str, list[str]], key: str, turns: int) -> dict[str, float]:
     """The median of `key` for each named command, all of them run in turns."""
-    found: dict[str, list[float]] = {name: [] for name in commands}
+    return {name: median(line[key] for line in lines) for name, lines in in_turns(commands, turns).items()}
+
+
+def in_turns(commands: Mapping[str, list[str]], turns: int) -> dict[str, list[dict]]:
+    """The lines of each named command, all of them run in turns."""
+    found: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(turns):
         for name, command in commands.items():
-            found[name].append(run(command)[key])
-    return {name: median(values) for name, values in found.items()}
+            found[name].append(run(command))
+    return found
+
+
+def repeated(work: Callable[[], object], seconds: float, least: int = 3) -> list[float]:
+    """Milliseconds of each call of `work`, called for so many seconds and at least so many times."""
+    times: list[float] = []
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds or len(times) < least:
+        begin = time.perf_counter()
+        work()
+        times.append(1e3 * (time.perf_counter() - begin))
+    return times
+
+
+def resident_gb() -> float:
+    """The most memory this process has held so far in GB (Linux; nan elsewhere).
+
+    Not getrusage's ru_maxrss: that starts at what the parent held when it forked.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024 / 1e9
