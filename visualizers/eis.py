@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from domains.eis import Impedance, impedance
-from domains.eis_alarm import QUANTILE
+from domains.eis_alarm import Alarm
 from runtime.errors import UsageError
 from visualizers.canvas import DATA, INK, SAMPLES, new_figure, save_figure
 
-ALARM = "#d62728"
+RED = "#d62728"
 LINES = 40  # draws of the posterior in the Nyquist plot: a band has no meaning where both axes are measured
 SMOOTH = 200  # frequencies of a circuit's curve
 BAND = (0.05, 0.95)
@@ -22,8 +22,7 @@ BAND = (0.05, 0.95)
 class Picture:
     """A spectrum and circuits of it; frequencies (F,) in Hz, z (F,) complex in ohm.
 
-    best (5,) ohm and farad after the series resistance rs (ohm); draws (N, 5) of the posterior with draws_rs (N,);
-    allowed: the largest 90% quantile of |dZ| / |Z| that raises no alarm.
+    best (5,) ohm and farad after the series resistance rs (ohm); draws (N, 5) of the posterior with draws_rs (N,).
     """
 
     frequencies: np.ndarray
@@ -33,7 +32,7 @@ class Picture:
     rs: float = 0.0
     draws: np.ndarray | None = None
     draws_rs: np.ndarray | float = 0.0
-    allowed: float | None = None
+    alarm: Alarm | None = None
     name: str = ""
 
     def curve(self) -> tuple[np.ndarray, Impedance]:
@@ -44,10 +43,6 @@ class Picture:
     def residual(self) -> Impedance:
         """(Z of the best circuit - Z) / |Z|, (F,) complex."""
         return (impedance(self.best, self.frequencies, self.topology, self.rs) - self.z) / np.abs(self.z)
-
-    def alarmed(self) -> bool:
-        """Whether the residual is more than allowed."""
-        return self.allowed is not None and bool(np.quantile(np.abs(self.residual()), QUANTILE) > self.allowed)
 
     def band(self) -> tuple[np.ndarray, np.ndarray] | None:
         """|Z| (2, SMOOTH) and phase in degrees (2, SMOOTH) at 5% and 95% of the draws, over the curve's frequencies."""
@@ -71,7 +66,7 @@ def draw_spectrum(picture: Picture, path: Path | str) -> Path:
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(picture.name, color=INK)
+    figure.suptitle(picture.name, color=RED if picture.alarm and picture.alarm.raised else INK)
     return save_figure(figure, path)
 
 
@@ -112,16 +107,16 @@ def _residual(axis: Any, picture: Picture) -> None:
     axis.axhline(0, color=INK, linewidth=0.8)
     axis.plot(picture.frequencies, residual.real, "o", color=SAMPLES, markersize=3.5, label="real")
     axis.plot(picture.frequencies, residual.imag, "s", color=DATA, markersize=3.5, label="imaginary")
-    if picture.allowed is not None:
+    if picture.alarm is not None:
         for sign in (-1, 1):
-            axis.axhline(sign * 100 * picture.allowed, color=ALARM, linewidth=0.9, linestyle="--",
-                         label="alarm" if sign > 0 else None)  # fmt: skip
+            axis.axhline(sign * 100 * picture.alarm.allowed, color=RED, linewidth=0.9, linestyle="--",
+                         label="allowed" if sign > 0 else None)  # fmt: skip
     axis.set(xscale="log", xlabel="frequency (Hz)", ylabel="residual (% of |Z|)", title="Best circuit - measured")
     axis.legend(frameon=False, fontsize=8)
 
 
 def draw_folder(pictures: Sequence[Picture], path: Path | str) -> Path:
-    """A Nyquist plot for each spectrum of a folder, those over the allowed residual titled in red."""
+    """A Nyquist plot for each spectrum of a folder, those with an alarm titled in red."""
     if not pictures:
         raise UsageError("a folder's picture needs at least one spectrum, got none.")
     columns = min(4, len(pictures))
@@ -129,7 +124,7 @@ def draw_folder(pictures: Sequence[Picture], path: Path | str) -> Path:
     figure, axes = new_figure(3.2 * columns, 2.9 * rows, rows, columns)
     for axis, picture in zip(axes.flat, pictures, strict=False):
         _nyquist(axis, picture)
-        axis.set_title(picture.name, fontsize=8, color=ALARM if picture.alarmed() else INK)
+        axis.set_title(picture.name, fontsize=8, color=RED if picture.alarm and picture.alarm.raised else INK)
         axis.grid(alpha=0.25)
     for axis in axes.flat[len(pictures) :]:
         axis.set_axis_off()

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from domains.eis import default_frequencies, impedance
+from domains.eis_alarm import Alarm
 from runtime.errors import UsageError
 from visualizers import eis as drawing
 from visualizers.eis import Picture, draw_folder, draw_spectrum
@@ -22,12 +23,16 @@ def figures(monkeypatch):
     return seen
 
 
+def alarm(raised):
+    return Alarm(0.02, 0.03, raised, 100.0)
+
+
 def picture(**changes: Any) -> Picture:
     frequencies = default_frequencies(30)
     draws = BEST * np.exp(0.1 * np.random.default_rng(0).standard_normal((200, 5)))
     z = impedance(BEST, frequencies, "parallel", 20.0)
     given: dict[str, Any] = {"frequencies": frequencies, "z": z, "topology": "parallel", "best": BEST, "rs": 20.0}
-    given |= {"draws": draws, "draws_rs": np.full(200, 20.0), "allowed": 0.03, "name": "cell"} | changes
+    given |= {"draws": draws, "draws_rs": np.full(200, 20.0), "alarm": alarm(False), "name": "cell"} | changes
     return Picture(**given)
 
 
@@ -48,7 +53,7 @@ def test_four_panels_show_the_spectrum_and_the_circuit(tmp_path, figures):
     np.testing.assert_allclose(curve[:, 1], np.abs(impedance(BEST, curve[:, 0], "parallel", 20.0)))
     np.testing.assert_allclose(line(phase, "measured")[:, 1], np.angle(shown.z, deg=True))
     np.testing.assert_allclose(line(residual, "real")[:, 1], 0, atol=1e-12)
-    np.testing.assert_allclose(line(residual, "alarm")[:, 1], 3.0)
+    np.testing.assert_allclose(line(residual, "allowed")[:, 1], 3.0)
 
 
 def test_the_residual_is_that_of_model_minus_measured():
@@ -72,9 +77,9 @@ def test_the_band_holds_nine_tenths_of_the_draws(tmp_path, figures):
 
 
 def test_a_folder_has_a_panel_each_and_the_alarmed_are_red(tmp_path, figures):
-    draw_folder([picture(name="good"), *[picture(name="bad", best=2 * BEST)] * 4], tmp_path / "f.png")
+    draw_folder([picture(name="good"), *[picture(name="bad", alarm=alarm(True))] * 4], tmp_path / "f.png")
     titles = [(axis.get_title(), axis.title.get_color()) for axis in figures[0].axes]
-    assert titles[:2] == [("good", drawing.INK), ("bad", drawing.ALARM)] and len(titles) == 8
+    assert titles[:2] == [("good", drawing.INK), ("bad", drawing.RED)] and len(titles) == 8
     with pytest.raises(UsageError, match="at least one spectrum, got none"):
         draw_folder([], tmp_path / "f.png")
 
