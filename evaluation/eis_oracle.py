@@ -1,11 +1,10 @@
 """The exact posterior over the grid of circuits: the ceiling of every predictor, by enumeration."""
 
 from collections.abc import Iterator
-from functools import cached_property
 
 import numpy as np
 
-from domains.eis import GRID, POINTS, Impedance, canonical_indices, impedance
+from domains.eis import GRID, POINTS, Impedance, impedance
 from runtime.errors import UsageError
 
 COUNT = POINTS**5
@@ -49,42 +48,7 @@ class GridOracle:
             rows = slice(start, min(start + size, len(spectra)))
             yield rows, self.log_posterior(spectra[rows])
 
-    @cached_property
-    def merged(self) -> np.ndarray:
-        """For each circuit the number of the one it is with its membranes in canonical order, (248832,)."""
-        return flat(canonical_indices(self.indices))
-
 
 def flat(indices: np.ndarray) -> np.ndarray:
     """The circuits' numbers (...) from grid indices (..., 5)."""
     return np.asarray(np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (POINTS,) * 5))
-
-
-def swap_merged(posterior: np.ndarray, oracle: GridOracle) -> np.ndarray:
-    """Probabilities (N, 248832) with each circuit's swapped twin added to the canonical one; 0 at the twin's place."""
-    found = np.zeros_like(posterior)
-    for row, own in zip(found, posterior, strict=True):
-        row += np.bincount(oracle.merged, own, minlength=COUNT)
-    return found
-
-
-def ceilings(oracle: GridOracle, spectra: Impedance, truths: np.ndarray, size: int = 64) -> dict[str, float]:
-    """What the posterior's best guesses reach on spectra (N, F) of grid truths (N, 5) indices.
-
-    top1, top5, top10: truth among the so many likeliest circuits; merged_top1: a swapped twin counts as the circuit,
-    their probabilities added; nll: mean of -ln p(truth) in nats.
-    """
-    numbers, own = flat(truths), oracle.merged[flat(truths)]
-    hits = {"top1": 0, "top5": 0, "top10": 0, "merged_top1": 0}
-    nll = 0.0
-    for rows, log_posterior in oracle.batches(spectra, size):
-        at = np.arange(rows.stop - rows.start)
-        nll -= log_posterior[at, numbers[rows]].sum()
-        best = np.argpartition(-log_posterior, 10, axis=1)[:, :10]
-        order = np.take_along_axis(best, np.argsort(-np.take_along_axis(log_posterior, best, 1), axis=1), 1)
-        found = order == numbers[rows][:, None]
-        for name, k in (("top1", 1), ("top5", 5), ("top10", 10)):
-            hits[name] += int(found[:, :k].sum())
-        merged = swap_merged(np.exp(log_posterior), oracle).argmax(axis=1)
-        hits["merged_top1"] += int((merged == own[rows]).sum())
-    return {name: count / len(spectra) for name, count in hits.items()} | {"nll": nll / len(spectra)}

@@ -1,0 +1,69 @@
+"""Whether stated probabilities are honest: calibration of top guesses, coverage of intervals, ranks of the truth."""
+
+import numpy as np
+
+from runtime.errors import UsageError
+
+
+def calibration_error(stated: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: mean over rows of |mean stated probability - share right| of their bin.
+
+    stated (N,) in [0, 1], right (N,) bool (or chances); bins hold equally many rows (equal-mass; Nixon et al., arXiv
+    1904.01685). UsageError for fewer rows than bins.
+    """
+    if len(stated) < bins:
+        raise UsageError(f"calibration_error needs at least one row a bin, got {len(stated)} rows and {bins} bins.")
+    order = np.argsort(stated, kind="stable")
+    gaps = np.asarray(stated, float)[order] - np.asarray(right, float)[order]
+    return float(sum(abs(part.sum()) for part in np.array_split(gaps, bins)) / len(stated))
+
+
+def calibration_floor(stated: np.ndarray, rng: np.random.Generator, bins: int = 15, draws: int = 200) -> float:
+    """What `calibration_error` is on average where `stated` (N,) is perfectly calibrated: chance alone, above 0."""
+    return float(np.mean([calibration_error(stated, rng.random(len(stated)) < stated, bins) for _ in range(draws)]))
+
+
+def quantiles(samples: np.ndarray, shares: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Quantiles (Q, N, ...) at shares (Q,) of samples (N, S, ...) along S, with weights (N, S) where given."""
+    if weights is None:
+        return np.quantile(samples, shares, axis=1)
+    order = np.argsort(samples, axis=1)
+    values = np.take_along_axis(samples, order, axis=1)
+    spread = weights.reshape(*weights.shape, *[1] * (samples.ndim - 2))
+    mass = np.take_along_axis(np.broadcast_to(spread, samples.shape), order, axis=1)
+    reached = np.cumsum(mass, axis=1) / mass.sum(axis=1, keepdims=True)
+    last = samples.shape[1] - 1
+    found = [np.minimum((reached < share - 1e-12).sum(axis=1, keepdims=True), last) for share in shares]
+    return np.stack([np.take_along_axis(values, at, axis=1)[:, 0] for at in found])
+
+
+def coverage(samples: np.ndarray, truths: np.ndarray, level: float, weights: np.ndarray | None = None) -> np.ndarray:
+    """Share of rows whose truth lies in the central interval of `level`, (...) of samples (N, S, ...), truths (N, ...)."""
+    low, high = quantiles(samples, np.array([0.5 - level / 2, 0.5 + level / 2]), weights)
+    return ((low <= truths) & (truths <= high)).mean(axis=0)
+
+
+def ranks(samples: np.ndarray, truths: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """The posterior's mass below the truth, in [0, 1], (N, ...) of samples (N, S, ...) and truths (N, ...).
+
+    Uniform where the posterior is exact (simulation-based calibration, Talts et al., arXiv 1804.06788, theorem 1).
+    """
+    below = samples < truths[:, None]
+    if weights is None:
+        return below.mean(axis=1)
+    return np.einsum("ns...,ns->n...", below, weights) / weights.sum(axis=1).reshape(-1, *[1] * (truths.ndim - 1))
+
+
+def rank_histogram(found: np.ndarray, bins: int = 20) -> np.ndarray:
+    """How many of the ranks (N, ...) in [0, 1] fall into each of `bins` equal parts, (bins, ...)."""
+    place = np.minimum((found * bins).astype(int), bins - 1)
+    return np.stack([(place == number).sum(axis=0) for number in range(bins)])
+
+
+def chi_square(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pearson's statistic of histograms (bins, ...) against equal parts, and the chance of a larger one, (...) each."""
+    from scipy.stats import chi2
+
+    expected = histogram.sum(axis=0) / len(histogram)
+    statistic = ((histogram - expected) ** 2 / expected).sum(axis=0)
+    return statistic, chi2.sf(statistic, len(histogram) - 1)
