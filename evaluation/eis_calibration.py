@@ -38,7 +38,7 @@ def quantiles(samples: np.ndarray, shares: np.ndarray, weights: np.ndarray | Non
 
 
 def coverage(samples: np.ndarray, truths: np.ndarray, level: float, weights: np.ndarray | None = None) -> np.ndarray:
-    """Share of rows whose truth lies in the central interval of `level`, (...) of samples (N, S, ...), truths (N, ...)."""
+    """Share of rows whose truth (N, ...) lies in the central interval of `level` of samples (N, S, ...), (...)."""
     low, high = quantiles(samples, np.array([0.5 - level / 2, 0.5 + level / 2]), weights)
     return ((low <= truths) & (truths <= high)).mean(axis=0)
 

@@ -1,9 +1,9 @@
 """The likeliest circuits of the grid, however they were found, and how often and how surely they are the truth."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from domains.eis import POINTS, SWAP, Impedance, canonical_indices, impedance, on_grid
@@ -99,7 +99,7 @@ def joined(parts: list[Ranking]) -> Ranking:
 
 
 def beam(
-    model: nn.Module, context: mx.array, known: mx.array, known_mask: mx.array, width: int = WIDTH
+    model: Any, context: mx.array, known: mx.array, known_mask: mx.array, width: int = WIDTH
 ) -> tuple[mx.array, mx.array]:
     """The likeliest cells (N, K, 5) under a predictor and their ln p (N, K), sorted, by a beam over its parameters.
 
@@ -121,7 +121,7 @@ def beam(
 
 
 def predicted(
-    model: nn.Module, x: np.ndarray, truths: np.ndarray, mask: np.ndarray, width: int = WIDTH, size: int = 256
+    model: Any, x: np.ndarray, truths: np.ndarray, mask: np.ndarray, width: int = WIDTH, size: int = 256
 ) -> Ranking:
     """A predictor's ranking of spectra x (N, P, 4) of grid circuits (N, 5), those of mask (N, 5) known to it."""
     parts = []

@@ -9,7 +9,7 @@ from runtime.errors import UsageError
 
 
 def gaussian(width: float, rows: int = 4000, draws: int = 999, seed: int = 0):
-    """Truths ~ N(0, 1) seen with unit noise, so that the posterior is N(y / 2, 1/2); samples have `width` times its std."""
+    """Truths ~ N(0, 1) seen with unit noise: the posterior is N(y / 2, 1/2); samples have `width` times its std."""
     rng = np.random.default_rng(seed)
     truths = rng.standard_normal((rows, 2))
     seen = truths + rng.standard_normal((rows, 2))
@@ -63,8 +63,8 @@ def test_ranks_are_uniform_only_for_the_exact_posterior():
 def test_weights_turn_a_wide_proposal_into_the_posterior():
     samples, truths = gaussian(1.5, rows=2000)
     centre = samples.mean(axis=1, keepdims=True)
-    own, wide = stats.norm(centre, np.sqrt(0.5)), stats.norm(centre, 1.5 * np.sqrt(0.5))
-    first, weights = samples[..., :1], np.exp(own.logpdf(samples) - wide.logpdf(samples))[..., 0]
+    own, wide = (stats.norm.logpdf(samples, centre, width * np.sqrt(0.5)) for width in (1.0, 1.5))
+    first, weights = samples[..., :1], np.exp(own - wide)[..., 0]
     np.testing.assert_allclose(calibration.coverage(first, truths[:, :1], 0.9, weights), 0.9, atol=0.025)
     assert calibration.coverage(first, truths[:, :1], 0.9)[0] > 0.97
     histogram = calibration.rank_histogram(calibration.ranks(first, truths[:, :1], weights))
