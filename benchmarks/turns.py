@@ -12,13 +12,18 @@ from statistics import median
 
 
 def run(command: list[str]) -> dict:
-    """The JSON line a worker ends with, printed too; SystemExit with its message where it fails."""
+    """The JSON line a worker ends with, printed too."""
+    line = finished(command)
+    print(json.dumps(line), flush=True)
+    return line
+
+
+def finished(command: list[str]) -> dict:
+    """The JSON line a worker ends with; SystemExit with its message where it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
-    line = json.loads(done.stdout.strip().splitlines()[-1])
-    print(json.dumps(line), flush=True)
-    return line
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def medians(commands: Mapping[str, list[str]], key: str, turns: int) -> dict[str, float]:

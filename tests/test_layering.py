@@ -31,6 +31,7 @@ FREE = (
     "benchmarks/lenet_fastestimator.py",
     "benchmarks/nets_torch.py",
     "benchmarks/classifiers_torch.py",
+    "benchmarks/eis_fit_impedance.py",
     "benchmarks/eis_network_torch.py",
     "benchmarks/step_torch.py",
 )  # they are about a heavy module
