@@ -1,0 +1,261 @@
+"""The tables of numbers in the text of an instrument's file: delimiter, decimal mark, columns' names, rows.
+
+One reader serves all formats, since each of them names its columns in a line above the rows: a line that names a
+frequency and an impedance begins a table, and lines without numbers in those columns end it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import nan
+
+from dataloaders.eis_formats.names import Column, Unit, column, unit
+from runtime.errors import UsageError
+
+NEEDED = "needed: columns of frequency, Z' and Z'' (or |Z| and phase)"
+COMPLETE = (("real", "imaginary"), ("modulus", "phase"))
+NUMBER = {mark: re.compile(rf"[+-]?(?:\d+{m}?\d*|{m}\d+)(?:[eEdD][+-]?\d+)?", re.ASCII)
+          for mark, m in ((".", r"\."), (",", ","))}  # fmt: skip
+MISSING = re.compile(r"[+-]?(?:nan|inf|infinity|n/?a|#n/a|#num!|#div/0!|null|none|-+|1[.,]#\w+)", re.IGNORECASE)
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)
+GROUPED = re.compile(r"\b\d{1,3}(?:,\d{3}){2,}\b|\b\d{1,3}(?:,\d{3})+\.\d", re.ASCII)
+HINT = re.compile("[fFhHwWoOωΩ]")  # a line without any of them names no frequency
+COMMENT = re.compile(r" *(?:#+|%+|//|!)\s*(?=\S)")
+DELIMITERS = ("\t", ";", ",", None)  # None: white space
+SAMPLED = 100  # lines that are looked at to find the delimiter
+Line = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """delimiter: one character, or None for white space; mark: the decimal mark."""
+
+    delimiter: str | None
+    mark: str
+
+    def cells(self, text: str) -> list[str]:
+        """The cells of a line, without empty ones at its end."""
+        if self.delimiter is None:
+            return text.split()
+        cells = [cell.strip() for cell in text.split(self.delimiter)]
+        if '"' in text:
+            cells = [cell[1:-1].strip() if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell for cell in cells]
+        while cells and not cells[-1]:
+            cells.pop()
+        return cells
+
+    def is_number(self, cell: str) -> bool:
+        """Whether a cell is a number in this decimal mark."""
+        return NUMBER[self.mark].fullmatch(cell) is not None
+
+    def value(self, cell: str) -> float:
+        """The number of a cell that is one; nan or infinite for words such as nan, inf or #N/A."""
+        try:
+            return float(cell.replace(",", ".") if self.mark == "," else cell)
+        except ValueError:  # 1d5 is Fortran's 1e5
+            return float(re.sub("[,dD]", lambda m: "." if m[0] == "," else "e", cell)) if self.is_number(cell) else nan
+
+
+@dataclass
+class Table:
+    """columns: what the names say (None: another quantity); rows: the line's number and its cells."""
+
+    names: list[str]
+    columns: list[Column | None]
+    line: int
+    units: dict[int, Unit] = field(default_factory=dict)  # of a row below the names
+    rows: list[tuple[int, list[str]]] = field(default_factory=list)
+
+    def places(self, role: str) -> list[int]:
+        """The places of the columns with a role."""
+        return [i for i, one in enumerate(self.columns) if one and one.role == role]
+
+    def unit(self, place: int) -> Unit | None:
+        """The unit of a column: its name's, else that of the row below."""
+        known = self.columns[place]
+        return known.unit if known and known.unit else self.units.get(place)
+
+    @cached_property
+    def used(self) -> dict[str, int]:
+        """The places of the columns that give the impedance: frequency or omega, then a pair of COMPLETE."""
+        first = "frequency" if self.places("frequency") else "omega"
+        pair = next((pair for pair in COMPLETE if all(map(self.places, pair))), ())
+        return {role: self.places(role)[0] for role in (first, *pair) if self.places(role)}
+
+
+def layout_of(lines: Sequence[Line]) -> Layout:
+    """The delimiter and decimal mark by which most cells of the lines are numbers.
+
+    UsageError for commas that group thousands, or can be that and decimal marks alike.
+    """
+    sample = [text for _, text in lines[:: max(1, len(lines) // SAMPLED)]]
+    seen = "".join(sample)
+    best, found = 0, Layout(",", ".")
+    for delimiter in DELIMITERS:
+        for mark in (".", ",") if delimiter != "," and "," in seen else (".",):
+            if delimiter and delimiter not in seen:
+                continue
+            layout, score = Layout(delimiter, mark), 0
+            for text in sample:
+                cells = [cell for cell in layout.cells(text) if cell]
+                numbers = sum(map(layout.is_number, cells))
+                if numbers > 1:
+                    score += 2 * numbers - len(cells)
+            if score > best:
+                best, found = score, layout
+    other = [text for text in sample if ";" in text or "\t" in text]
+    if found.delimiter == "," and (grouped := GROUPED.search("\n".join(other))):
+        raise UsageError(f"commas group thousands, as in {short(grouped[0])}; needed: ungrouped numbers.")
+    if found.mark == ",":
+        cells = [cell for text in sample for cell in found.cells(text) if "," in cell and found.is_number(cell)]
+        if cells and all(map(THOUSANDS.fullmatch, cells)):
+            raise UsageError(f"a comma as in {cells[0]} can be a decimal mark or group thousands; needed: "
+                             "numbers with a decimal point, ungrouped.")  # fmt: skip
+    return found
+
+
+def tables(lines: Sequence[Line], layout: Layout) -> list[Table]:
+    """The tables that hold an impedance, by names; else the one table without names: frequency, Z', Z''.
+
+    UsageError where there is none, and for rows with too few or too many cells, or with text in place of a number.
+    """
+    found = named(lines, layout)
+    if not found:
+        return [unnamed(lines, layout)]
+    full = [table for table in found if table.rows]
+    if not full:
+        raise UsageError(f"line {found[0].line} names the columns {listed(found[0].names)}, but no row of numbers "
+                         "follows; needed: at least 5.")  # fmt: skip
+    return full
+
+
+def header(text: str, layout: Layout) -> tuple[list[str], list[Column | None]] | None:
+    """Names and meaning of the columns if a line names those of an impedance, else None."""
+    for names in splits(text, layout):
+        if len(names) > 1:
+            table = Table(names, [column(name) for name in names], 0)
+            if len(table.used) == 3:
+                return table.names, table.columns
+    return None
+
+
+def splits(text: str, layout: Layout) -> Iterator[list[str]]:
+    """The ways to take a line of names apart: as the rows are, at wide gaps, at any white space before no bracket."""
+    bare = text.strip().strip('"').strip()
+    if layout.delimiter:
+        yield layout.cells(text)
+    yield re.split(r"\t|\s{2,}", bare)
+    yield bare.split(";")
+    yield re.sub(r"\s+(?=[(\[])", "", bare).split()
+
+
+def named(lines: Sequence[Line], layout: Layout) -> list[Table]:
+    """The tables below lines that name an impedance's columns."""
+    found: list[Table] = []
+    table, paused, closed = None, False, 0
+    for number, text in lines:
+        if not text.strip():
+            continue
+        commented = COMMENT.match(text)
+        bare = text[commented.end() :] if commented else text.removeprefix("Definition=")
+        if HINT.search(bare) and (names := header(bare, layout)):
+            table, paused, closed = Table(*names, number), False, 0
+            found.append(table)
+        elif table and not commented:
+            cells = layout.cells(text)
+            if (paused or closed) and numbers(cells, layout) == len(cells) == len(table.names):
+                if closed:
+                    raise UsageError(f"line {number} holds numbers after the text in line {closed}; needed: rows "
+                                     "without text between them, or names above each table.")  # fmt: skip
+                table, paused = Table(table.names, table.columns, table.line, table.units), False
+                found.append(table)  # a sweep after its title
+            if not paused and not closed and not add(table, number, cells, layout):
+                paused = True
+            if paused and len(cells) > 2:  # perhaps the names of another table
+                paused, closed = False, number
+    return found
+
+
+def numbers(cells: list[str], layout: Layout) -> int:
+    """How many cells are numbers or words for none."""
+    return sum(bool(layout.is_number(cell) or MISSING.fullmatch(cell)) for cell in cells)
+
+
+def add(table: Table, number: int, cells: list[str], layout: Layout) -> bool:
+    """Adds a line to a table as a row; False where the line is none and ends the table."""
+    wanted = [cells[i] if i < len(cells) else "" for i in table.used.values()]
+    good = numbers(wanted, layout)
+    if not table.rows and (good == 0 or len(cells) == 1):  # units or the number of rows
+        table.units |= {i: found for i, cell in enumerate(cells[: len(table.names)]) if (found := unit(cell))}
+        return True
+    if good == 0 and (len(cells) < len(table.names) or layout.delimiter is None):
+        return False
+    if len(cells) > len(table.names):
+        raise UsageError(f"line {number} has {len(cells)} columns, but line {table.line} names {len(table.names)} "
+                         f"({listed(table.names)}); needed: equal ones.")  # fmt: skip
+    if good < len(wanted):
+        bad = next(i for i, cell in enumerate(wanted) if not numbers([cell], layout))
+        name, got = (
+            short(table.names[list(table.used.values())[bad]]),
+            short(wanted[bad]) if wanted[bad] else "no value",
+        )
+        raise UsageError(f"line {number} has {got} for {name}; needed: a number in every row.")
+    table.rows.append((number, cells))
+    return True
+
+
+def unnamed(lines: Sequence[Line], layout: Layout) -> Table:
+    """The table of a file that names no columns: three of them, frequency, Z' and Z''."""
+    roles = ("frequency", "real", "imaginary")
+    table = Table(["column 1", "column 2", "column 3"], [Column(role, 1, None, "") for role in roles], 0)
+    before = ""
+    for number, text in lines:
+        cells = layout.cells(text)
+        if COMMENT.match(text) or not cells:
+            before = text if cells else before
+            continue
+        good = numbers(cells, layout)
+        if not table.rows:
+            if good < 2 or good < len(cells):
+                if good == 2 and len(cells) == 3:
+                    add(table, number, cells, layout)  # raises: text in a first row
+                before = text
+                continue
+            refuse_names(before, len(cells), layout)
+            if len(cells) != 3:
+                raise UsageError(f"line {number} has {len(cells)} columns without names; {NEEDED}, by name, or exactly "
+                                 "three without names.")  # fmt: skip
+        if good == 0 and len(cells) != 3:
+            continue
+        if len(cells) != 3:
+            raise UsageError(f"line {number} has {len(cells)} columns and the rows before have 3; needed: equal ones.")
+        add(table, number, cells, layout)
+    if not table.rows:
+        refuse_names(before, 0, layout)
+        raise UsageError(f"it holds no table of numbers; {NEEDED}.")
+    return table
+
+
+def refuse_names(text: str, count: int, layout: Layout) -> None:
+    """UsageError if a line names `count` columns (0: any number), of which not all that are needed were understood."""
+    match = COMMENT.match(text)
+    for names in splits(text[match.end() :] if match else text, layout):
+        known = [name for name in names if column(name)]
+        if (
+            len(names) > 1
+            and (len(names) == count or known and not count or len(known) > 1)
+            and not numbers(names, layout)
+        ):
+            raise UsageError(f"the columns are named {listed(names)}, which gives no impedance over frequency; {NEEDED}"
+                             + (f"; understood: {listed(known)}." if known else "."))  # fmt: skip
+
+
+def short(text: str) -> str:
+    """A text from a file for a sentence: quoted, without control characters, at most 40 characters."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to eight names from a file for a sentence."""
+    return ", ".join(short(name) for name in names[:8]) + (" ..." if len(names) > 8 else "")
