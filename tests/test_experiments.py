@@ -38,6 +38,15 @@ def test_eis_experiments_differ_in_the_topology_alone(end):
     assert series == parallel
 
 
+def test_the_eis_flow_differs_from_the_heads_in_model_loss_and_solver():
+    heads, flow = composed("eis_series"), composed("eis_series_flow")
+    encoder = {name: value for name, value in flow.model.items() if not str(name).startswith(("flow_", "_target_"))}
+    assert encoder.items() <= dict(heads.model).items()
+    for config in (heads, flow):
+        config.model, config.loss, config.solver = None, None, None
+    assert heads == flow
+
+
 IMAGENET = {"s": 1, "b": 2, "l": 4, "xl": 8}  # accumulated micro-batches
 
 

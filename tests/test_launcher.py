@@ -35,6 +35,8 @@ PAIRS = ["network=siamese", "dataloaders=fashion_mnist_pairs", "batch_size=4", "
          "model.hidden=8", "model.channels=2"]  # fmt: skip
 SMALL_EIS = ["model.width=8", "model.depth=1", "model.slots=4", "model.hidden=16"]
 EIS = ["dataloaders=eis", "model=eis_predictor", "loss=eis", "batch_size=5", *SMALL_EIS]
+SMALL_FLOW = [*SMALL_EIS, "model.flow_width=16", "model.flow_depth=1"]
+FLOW = ["dataloaders=eis", "model=eis_flow", "loss=eis_flow", "batch_size=5", *SMALL_FLOW]
 RESNET9 = ["model=resnet9", "model.channels=4", "batch_size=5"]
 STUDENT = ["network.models.teacher.file=teacher.safetensors", "dataloaders.train_data.fraction=8"]
 WITHOUT_MODEL = {  # experiments whose models all stand in network.models
@@ -88,6 +90,8 @@ SMALL = {
     "model=eis_predictor": EIS,
     "model=eis_factorial": [*EIS[:1], *EIS[2:4], "model.hidden=16"],
     "loss=eis": EIS,
+    "model=eis_flow": FLOW,
+    "loss=eis_flow": FLOW,
     "solver=average": ["loss=meanflow"],
     "solver=dopri5": ["evaluation.count=64", "evaluation.exact_count=32"],
 }
@@ -236,7 +240,8 @@ def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
 
 SMALL_MODELS = {"UNet": SMALL_UNET, ".DiT": SMALL_DIT, ".IMFDiT": [*SMALL_DIT, "model.head_depth=1"],
                 ".Autoencoder": SMALL_AUTOENCODER, "segmentation_unet.UNet": ["model.channels=2"],
-                ".ResNet9": ["model.channels=4"], ".EISPredictor": SMALL_EIS, ".SiameseNetwork": PAIRS[3:]}  # fmt: skip
+                ".ResNet9": ["model.channels=4"], ".EISPredictor": SMALL_EIS, ".EISFlow": SMALL_FLOW,
+                ".SiameseNetwork": PAIRS[3:]}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", options("experiment"))
