@@ -1,0 +1,98 @@
+"""How well circuits explain one measured spectrum: likelihood with the noise level given or left open, Rs, prior."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from domains.eis import POINTS, Impedance, impedance
+from domains.eis_spectrum import Spectrum
+from evaluation.eis_proposals import from_places
+from runtime.errors import UsageError
+
+ENDS = (-0.5, POINTS - 0.5)  # of the continuous prior, in places
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One spectrum, and what is known and assumed of the circuit behind it.
+
+    known: {parameter: value} in ohm and farad. levels: the least and the largest relative size of modulus noise
+    (domains.eis_noise), log-uniform between them; equal ends: that level. rs: the least and the largest series
+    resistance (ohm), log-uniform between them; equal ends: that value, which may be 0.
+    """
+
+    spectrum: Spectrum
+    topology: str
+    known: Mapping[int, float] = field(default_factory=dict)
+    levels: tuple[float, float] = (1e-3, 5e-2)
+    rs: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self):
+        if not 0 < self.levels[0] <= self.levels[1]:
+            raise UsageError(f"noise levels must be above 0 and rise, got {self.levels}.")
+        if not 0 <= self.rs[0] <= self.rs[1] or (self.rs[0] == 0 < self.rs[1]):
+            raise UsageError(f"rs needs 0 < least <= largest, or one number twice, got {self.rs}.")
+
+    @property
+    def free(self) -> list[int]:
+        """The parameters that are not known."""
+        return [i for i in range(5) if i not in self.known]
+
+    @property
+    def rs_free(self) -> bool:
+        """Whether the series resistance is to be inferred."""
+        return self.rs[0] < self.rs[1]
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the membranes can't be told apart: nothing known of either."""
+        return not set(self.known) & {1, 2, 3, 4}
+
+    def impedance(self, places: np.ndarray) -> Impedance:
+        """Z (..., F) without Rs of circuits at places (..., 5)."""
+        return impedance(from_places(places), self.spectrum.frequencies, self.topology)
+
+    def nodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """ln of noise levels (J,) and of their shares of the prior, dense enough for the trapezoidal rule."""
+        low, high = np.log(self.levels)
+        if low == high:
+            return np.array([low]), np.zeros(1)
+        # the posterior of ln level is about 1 / sqrt(4 F) wide
+        count = 2 + int((high - low) * np.sqrt(4 * len(self.spectrum.z)))
+        share = np.ones(count)
+        share[[0, -1]] = 0.5
+        return np.linspace(low, high, count), np.log(share / share.sum())
+
+    def level_likelihoods(self, z: Impedance) -> np.ndarray:
+        """ln p(spectrum | circuit, level) plus ln of the level's share, (..., J), of model impedances (..., F)."""
+        square, size = deviation(self.spectrum.z, z)
+        levels, shares = self.nodes()
+        count = z.shape[-1]
+        found = -0.5 * square[..., None] * np.exp(-2 * levels) - 2 * count * levels + shares
+        return found - (size + count * np.log(2 * np.pi))[..., None]
+
+    def log_likelihood(self, z: Impedance) -> np.ndarray:
+        """ln p(spectrum | circuit) in nats, (...) of model impedances (..., F) with their Rs, over all levels."""
+        return log_sum(self.level_likelihoods(z))
+
+    def log_prior(self, places: np.ndarray) -> np.ndarray:
+        """ln of the prior density per cell width of the unknown parameters, (...); -inf outside its range."""
+        unknown = places[..., self.free]
+        inside = ((unknown >= ENDS[0]) & (unknown <= ENDS[1])).all(axis=-1)  # NaN is outside
+        return np.where(inside, -len(self.free) * np.log(POINTS), -np.inf)
+
+
+def deviation(observed: Impedance, z: Impedance) -> tuple[np.ndarray, np.ndarray]:
+    """sum |Z_observed - Z|^2 / |Z|^2 and sum ln |Z|^2 over frequencies, (...) each."""
+    square = z.real**2 + z.imag**2
+    difference = observed - z
+    return ((difference.real**2 + difference.imag**2) / square).sum(axis=-1), np.log(square).sum(axis=-1)
+
+
+def log_sum(values: np.ndarray) -> np.ndarray:
+    """ln of the sum of exponentials over the last axis; -inf where all are."""
+    most = values.max(axis=-1)
+    most = np.where(np.isfinite(most), most, 0)
+    with np.errstate(divide="ignore"):
+        return most + np.log(np.exp(values - most[..., None]).sum(axis=-1))
