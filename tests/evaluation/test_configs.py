@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -12,9 +13,9 @@ from runtime.instantiate import build, locate
 FOLDER = Path(__file__).parents[2] / "configs" / "evaluation"
 
 
-@pytest.mark.parametrize("name", ["points", "gaussians_to_moons", "digits", "images", "copying", "fid"])
+@pytest.mark.parametrize("name", ["points", "gaussians_to_moons", "digits", "images", "copying", "fid", "eis"])
 def test_config_builds_and_is_complete(name):
-    config = OmegaConf.load(FOLDER / f"{name}.yaml")
+    config: Any = OmegaConf.load(FOLDER / f"{name}.yaml")
     if name == "fid":
         config.features = {"_target_": "evaluation.fid.Pixels"}  # building the real one needs its weights
     if name == "images":
@@ -22,7 +23,7 @@ def test_config_builds_and_is_complete(name):
     assert isinstance(build(config), Evaluator)
     parameters = inspect.signature(locate(config["_target_"])).parameters
     assert set(config) == {"_target_", *parameters}
-    if name in ("points", "images", "fid"):  # the general ones show the defaults
+    if name in ("points", "images", "fid", "eis"):  # the general ones show the defaults
         for key, parameter in parameters.items():
             default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
             assert default is parameter.empty or config[key] == default, key

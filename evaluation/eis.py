@@ -1,0 +1,93 @@
+"""The evaluator of circuit predictors: how often, how surely and how exactly they find a spectrum's circuit."""
+
+import mlx.core as mx
+import numpy as np
+
+from domains.eis import invariants
+from evaluation.eis_methods import Observed, fitted, invariant_errors, ranked, three_known
+from evaluation.eis_oracle import GridOracle
+from evaluation.eis_ranking import exact, predicted
+from evaluation.eis_samples import densities, drawn, posterior_scores
+from evaluation.evaluator import Evaluator, counted, draw_rows
+from runtime.errors import UsageError
+from runtime.op import NumpyBatch
+from runtime.run import Run
+
+# as it is, top1 tosses a coin between twins, for the oracle too: no share of it is taken
+ACCURACIES = ("top5", "top10", "merged_top1", "completion_top1", "completion_top5")
+LIKELIHOODS = ("nll", "merged_nll", "completion_nll")
+
+
+class CircuitRecovery(Evaluator):
+    """Judges a predictor on fresh spectra (N, F, 4) of the held-out kind, beside what can be reached at all.
+
+    Circuits on the grid: the scores of evaluation.eis_ranking without known parameters and with three ("completion_"),
+    the exact oracle's ("..._oracle"), accuracies as parts of the oracle's ("..._of_oracle") and "nll_gap", in nats.
+    Off the grid: those of evaluation.eis_samples, and invariants' errors as multiples of a fit's that starts from the
+    truth ("..._of_fit"). Both: "residual_spearman", the rank correlation of the predicted and the true residual. Every
+    name ends in the count.
+
+    count: spectra. oracle: whether to enumerate (50 ms a spectrum). samples: circuits drawn for each spectrum.
+    """
+
+    def __init__(self, count: int = 2_000, oracle: bool = True, samples: int = 500, seed: int = 0):
+        if count < 20 or samples < 20:
+            raise UsageError(f"CircuitRecovery needs count and samples of at least 20, got {count} and {samples}.")
+        self.count, self.oracle, self.samples, self.seed = count, oracle, samples, seed
+
+    def check(self, pipeline) -> None:
+        """Raises UsageError for data that are no spectra at the same frequencies with one level of modulus noise."""
+        source = pipeline.sources["eval"]
+        wanted = {"fixed": True, "kinds": ("modulus",), "rs": 0.0, "blank": 0.0}
+        found = {name: getattr(source, name, None) for name in wanted}
+        if found != wanted or source.quietest != source.loudest or not source.loudest:
+            raise UsageError("evaluation=eis needs spectra with one number of points, one level of modulus noise, no "
+                             "rs and no blanks (dataloaders=eis dataloaders.train_data.points=50 "
+                             "dataloaders.train_data.noise=0.01 ...).")  # fmt: skip
+
+    def __call__(self, run: Run) -> dict[str, float]:
+        """The scores of `run`'s model."""
+        rng = np.random.default_rng([self.seed, 1])
+        batch = draw_rows(run.pipeline, self.count, rng)
+        source = run.pipeline.sources["eval"]
+        observed = Observed(batch["x"], batch["target"], three_known(self.count, rng), source.topology, source.loudest)
+        found = self.on_grid(run.model, observed) if observed.on_grid else self.off_grid(run.model, observed)
+        found["residual_spearman"] = residual_correlation(run.model, batch)
+        return {counted(name, self.count): value for name, value in found.items()}
+
+    def on_grid(self, model, observed: Observed) -> dict[str, float]:
+        """The scores of grid circuits."""
+        nothing = np.zeros_like(observed.mask)
+        rankings = (predicted(model, observed.x, observed.cells, mask) for mask in (nothing, observed.mask))
+        found = ranked(observed, *rankings)
+        if not self.oracle:
+            return found
+        oracle = GridOracle(observed.frequencies, observed.topology, observed.level)
+        return beside(found, ranked(observed, *exact(oracle, observed.z, observed.cells, observed.mask)))
+
+    def off_grid(self, model, observed: Observed) -> dict[str, float]:
+        """The scores of circuits anywhere."""
+        places = drawn(model, observed, self.samples, self.seed)
+        found = densities(model, observed) | posterior_scores(observed, places)
+        best = invariants(fitted(observed, observed.parameters), observed.topology)
+        fit = invariant_errors(best, observed.parameters, observed.topology)
+        return found | {f"{name}_of_fit": found[name] / max(value, 1e-12) for name, value in fit.items()}
+
+
+def beside(found: dict[str, float], best: dict[str, float]) -> dict[str, float]:
+    """Scores with the oracle's: these as "..._oracle", accuracies as parts of them and the gaps of nll in nats."""
+    shares = {f"{name}_of_oracle": found[name] / best[name] for name in ACCURACIES if name in found and best[name]}
+    gaps = {f"{name}_gap": found[name] - best[name] for name in LIKELIHOODS if name in found}
+    return found | {f"{name}_oracle": value for name, value in best.items()} | shares | gaps
+
+
+def residual_correlation(model, batch: NumpyBatch, size: int = 512) -> float:
+    """Spearman's rank correlation of a predictor's log residual and the true one, of a batch's candidates."""
+    from scipy.stats import rankdata
+
+    parts = []
+    for start in range(0, len(batch["x"]), size):
+        x, candidate = (mx.array(batch[name][start : start + size]) for name in ("x", "candidate"))
+        nothing = mx.zeros((len(x), 5))
+        parts.append(np.array(model.log_residual(model.encode(x, nothing, nothing), candidate)))
+    return float(np.corrcoef(rankdata(np.concatenate(parts)), rankdata(batch["residual"]))[0, 1])

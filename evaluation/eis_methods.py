@@ -1,0 +1,128 @@
+"""Spectra with the circuits behind them, and what each method says of them: the rows of a table of methods."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from domains.eis import NAMES, POINTS, Impedance, canonical_indices, impedance, invariants, nearest_indices
+from domains.eis_fit import levenberg_marquardt, middle
+from domains.eis_truths import from_unit
+from evaluation.eis_oracle import COUNT
+from evaluation.eis_ranking import TOP, Ranking, scores
+
+BEST = 10  # circuits of which the best reconstruction counts
+
+
+@dataclass(frozen=True)
+class Observed:
+    """N spectra: x (N, F, 4) as a predictor takes it, places (N, 5) of the truths, mask (N, 5) of what may be told.
+
+    The frequencies are the same for all; level: relative size of the modulus noise.
+    """
+
+    x: np.ndarray
+    places: np.ndarray
+    mask: np.ndarray
+    topology: str
+    level: float
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """(F,) in Hz."""
+        return 10.0 ** self.x[0, :, 0].astype(np.float64)
+
+    @property
+    def z(self) -> Impedance:
+        """(N, F) in ohm."""
+        return self.x[..., 1].astype(np.float64) + 1j * self.x[..., 2]
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """The true circuits (N, 5)."""
+        return circuits(self.places)
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The grid points (N, 5) int that the truths are, or lie nearest to."""
+        return np.clip(np.rint(self.places), 0, POINTS - 1).astype(np.int64)
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether every truth is a grid point."""
+        return bool((self.places == np.rint(self.places)).all())
+
+
+def circuits(places: np.ndarray) -> np.ndarray:
+    """Parameters (..., 5) at places (..., 5) on the grid."""
+    return from_unit(np.asarray(places, np.float64) / (POINTS - 1))
+
+
+def three_known(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Masks (count, 5) float with three ones each, all ten alike likely."""
+    return (np.argsort(rng.random((count, 5)), axis=1) < 3).astype(np.float32)
+
+
+def reconstruction(observed: Observed, parameters: np.ndarray) -> np.ndarray:
+    """Mean over frequencies of |dZ| / |Z| between the spectra and circuits (N, K, 5), (N, K)."""
+    z = observed.z[:, None]
+    return (np.abs(impedance(parameters, observed.frequencies, observed.topology) - z) / np.abs(z)).mean(axis=-1)
+
+
+def reconstructed(observed: Observed, parameters: np.ndarray) -> dict[str, float]:
+    """Medians over spectra of the first of circuits (N, K, 5) and of the best of the first ten."""
+    found = reconstruction(observed, parameters[:, :BEST])
+    return {"residual": float(np.median(found[:, 0])), "residual_best10": float(np.median(found.min(axis=1)))}
+
+
+def invariant_errors(found: dict[str, np.ndarray], truths: np.ndarray, topology: str) -> dict[str, float]:
+    """Medians of |log10(found / true)| of each invariant, found (N,) each, truths (N, 5), as "error_<invariant>"."""
+    true = invariants(truths, topology)
+    return {f"error_{name}": float(np.median(np.abs(np.log10(value / true[name])))) for name, value in found.items()}
+
+
+def ranked(observed: Observed, joint: Ranking | None, completion: Ranking) -> dict[str, float]:
+    """The scores of a method that ranks grid circuits, those with three known parameters as "completion_"."""
+    found = {}
+    if joint is not None:
+        found |= scores(joint, observed.cells) | reconstructed(observed, circuits(joint.cells))
+    given = scores(completion, observed.cells)
+    return found | {f"completion_{name}": value for name, value in given.items() if not name.startswith("merged")}
+
+
+def uniform() -> dict[str, float]:
+    """What the prior scores on grid circuits, whatever it lists first: chance."""
+    found = {f"{name}top{k}": times * k / COUNT for k in TOP for name, times in (("", 1), ("merged_", 2))}
+    twins = (1 - 1 / POINTS**2) * np.log(2)  # all but the circuits whose membranes are alike have one
+    found |= {"nll": 5 * np.log(POINTS), "merged_nll": 5 * np.log(POINTS) - twins, "ece": 0.0, "merged_ece": 0.0}
+    return found | {f"completion_top{k}": k / POINTS**2 for k in TOP} | {"completion_nll": 2 * np.log(POINTS)}
+
+
+def fitted(observed: Observed, start: np.ndarray | None = None) -> np.ndarray:
+    """Circuits (N, 5) by Levenberg-Marquardt from `start` (N, 5), or from the middle of the grid."""
+    start = middle(len(observed.x)) if start is None else start
+    return levenberg_marquardt(observed.frequencies, observed.z, start, observed.topology).parameters
+
+
+def completed(observed: Observed) -> np.ndarray:
+    """Circuits (N, 5) by Levenberg-Marquardt from the middle of the grid, what the mask tells held at its value."""
+    found, truths = np.empty(observed.places.shape), observed.parameters
+    for mask in np.unique(observed.mask, axis=0):
+        rows = np.flatnonzero((observed.mask == mask).all(axis=1))
+        known = {name: truths[rows, i] for i, name in enumerate(NAMES) if mask[i]}
+        found[rows] = levenberg_marquardt(
+            observed.frequencies, observed.z[rows], middle(len(rows)), observed.topology, known
+        ).parameters
+    return found
+
+
+def least_squares(observed: Observed) -> dict[str, float]:
+    """The fit from mid-grid as a method on grid circuits: one guess each, the grid point nearest to it."""
+    joint, completion, truths = fitted(observed), completed(observed), observed.cells
+    cells = nearest_indices(joint)
+    same = canonical_indices(cells) == canonical_indices(truths)
+    return {
+        "top1": float((cells == truths).all(axis=1).mean()),
+        "merged_top1": float(same.all(axis=1).mean()),
+        "completion_top1": float((nearest_indices(completion) == truths).all(axis=1).mean()),
+        "residual": float(np.median(reconstruction(observed, joint[:, None]))),
+    }

@@ -1,0 +1,107 @@
+"""Posteriors given as drawn circuits, off the grid as well: their cells, intervals, ranks and invariants."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, invariants
+from evaluation.eis_calibration import (
+    calibration_error,
+    calibration_floor,
+    chi_square,
+    coverage,
+    quantiles,
+    rank_histogram,
+    ranks,
+)
+from evaluation.eis_methods import BEST, Observed, circuits, invariant_errors, reconstructed
+from evaluation.eis_oracle import flat
+from evaluation.eis_ranking import TOP, hits
+
+HALF = np.array([0.5])
+
+
+def drawn(model: Any, observed: Observed, count: int, seed: int = 0, size: int = 64) -> np.ndarray:
+    """Places (N, count, 5) that a predictor draws for spectra of which nothing is known."""
+    keys = iter(mx.random.split(mx.random.key(seed), -(-len(observed.x) // size)))
+    parts = []
+    for start in range(0, len(observed.x), size):
+        x = mx.array(observed.x[start : start + size])
+        nothing = mx.zeros((len(x), 5))
+        places, _ = model.sample(model.encode(x, nothing, nothing), nothing, nothing, count, next(keys))
+        parts.append(np.array(places, np.float64))
+    return np.concatenate(parts)
+
+
+def densities(model: Any, observed: Observed, size: int = 512) -> dict[str, float]:
+    """nll: mean of -ln of a predictor's density at the truth (nats of cell widths); merged_nll: its twin's added."""
+    found = []
+    for start in range(0, len(observed.x), size):
+        x, places = mx.array(observed.x[start : start + size]), observed.places[start : start + size]
+        nothing = mx.zeros((len(x), 5))
+        context = model.encode(x, nothing, nothing)
+        sides = [model.log_density(context, mx.array(own, mx.float32)) for own in (places, places[:, SWAP])]
+        found.append(np.stack([np.array((cell + inside).sum(axis=-1)) for cell, inside in sides], axis=-1))
+    log_p = np.concatenate(found).astype(np.float64)
+    return {"nll": float(-log_p[:, 0].mean()), "merged_nll": float(-np.logaddexp(*log_p.T).mean())}
+
+
+def likeliest_cells(places: np.ndarray, weights: np.ndarray | None, merge: bool) -> tuple[np.ndarray, ...]:
+    """Grid cells (N, 10, 5) that most draws (N, S, 5) fall into, their shares (N, 10), and a draw in each (N, 10, 5).
+
+    merge: swapped twins count as one. The draw is the cell's likeliest by weight, else its first; where there are
+    fewer cells than ten, the first is named again with share 0.
+    """
+    cells = np.clip(np.rint(places), 0, POINTS - 1).astype(np.int64)
+    numbers = flat(canonical_indices(cells) if merge else cells)
+    named, shares = np.empty((len(places), BEST), np.int64), np.zeros((len(places), BEST))
+    example = np.empty((len(places), BEST, 5))
+    for row, own in enumerate(numbers):
+        mass = np.full(len(own), 1 / len(own)) if weights is None else weights[row] / weights[row].sum()
+        order = np.argsort(-mass, kind="stable")
+        found, first, group = np.unique(own[order], return_index=True, return_inverse=True)
+        total = np.bincount(group, mass[order])
+        best = np.argsort(-total, kind="stable")[:BEST]
+        shares[row, : len(best)] = total[best]
+        best = np.concatenate([best, np.full(BEST - len(best), best[0])])
+        named[row], example[row] = found[best], places[row, order[first[best]]]
+    return np.stack(np.unravel_index(named, (POINTS,) * 5), axis=-1), shares, example
+
+
+def quantities(parameters: np.ndarray, topology: str) -> dict[str, np.ndarray]:
+    """log10 of the parameters (..., 5) in canonical order and of the invariants, by name, (...) each."""
+    ordered = np.moveaxis(canonical(parameters), -1, 0)
+    found = dict(zip(NAMES, ordered, strict=True)) | invariants(parameters, topology)
+    return {name: np.log10(value) for name, value in found.items()}
+
+
+def posterior_scores(
+    observed: Observed, places: np.ndarray, weights: np.ndarray | None = None, bins: int = 20
+) -> dict[str, float]:
+    """What draws (N, S, 5) with weights (N, S) say of the truths; twins are one circuit, in canonical order.
+
+    top1, top5, top10, ece, ece_floor: of the cells, with "merged_" twins added up; residual, residual_best10: mean
+    |dZ| / |Z| of a draw in the likeliest cell, and the best of the ten likeliest; for each parameter and invariant
+    coverage50, coverage90 (central intervals), sbc (chi-square of the ranks' histogram) and sbc_chance (of a larger
+    one, were the posterior exact); error_<invariant>: median |log10| of the posterior's median over the truth.
+    """
+    found = {}
+    for name, merge, truths in (("", False, observed.cells), ("merged_", True, canonical_indices(observed.cells))):
+        cells, shares, example = likeliest_cells(places, weights, merge)
+        right = hits(cells, truths, 1)
+        found |= {f"{name}top{k}": float(hits(cells, truths, k).mean()) for k in TOP}
+        found[f"{name}ece"] = calibration_error(shares[:, 0], right)
+        found[f"{name}ece_floor"] = calibration_floor(shares[:, 0], np.random.default_rng(0))
+        if merge:
+            found |= reconstructed(observed, circuits(example))
+    own, true = (quantities(p, observed.topology) for p in (circuits(places), observed.parameters))
+    middle = {}
+    for name, values in own.items():
+        for level in (0.5, 0.9):
+            found[f"coverage{100 * level:.0f}_{name}"] = float(coverage(values, true[name], level, weights))
+        statistic, chance = chi_square(rank_histogram(ranks(values, true[name], weights), bins))
+        found[f"sbc_{name}"], found[f"sbc_chance_{name}"] = float(statistic), float(chance)
+        middle[name] = 10 ** quantiles(values, HALF, weights)[0]
+    named = invariants(observed.parameters, observed.topology)
+    return found | invariant_errors({name: middle[name] for name in named}, observed.parameters, observed.topology)
