@@ -54,13 +54,14 @@ def middle(count: int = 1) -> np.ndarray:
 def levenberg_marquardt(
     frequencies: np.ndarray, z: Impedance, start: np.ndarray, topology: str,
     known: Mapping[str, float | np.ndarray] | None = None, rs: float | np.ndarray | None = 0.0, steps: int = 100,
+    beyond: float | np.ndarray = BEYOND,
 ) -> Fit:  # fmt: skip
     """Least squares of (Z_model - Z) / |Z| from each start (N, 5), in ln p.
 
     frequencies: (F,) or (N, F) in Hz; z: (F,) for one spectrum or (N, F) for one each. known: values held, by name,
-    numbers or (N,). rs: the series resistance in ohm, a number or (N,), or None to fit it too, from 0 up. Parameters
-    stay within a factor of 10 of the grid. Raises UsageError for unknown names, or when Rs and a series Rsh, which
-    are one resistance, are both free.
+    numbers or (N,). rs: the series resistance in ohm, a number or (N,), or None to fit it too, from 0 up. beyond: how
+    far outside the grid parameters may go, a factor or (5,). Raises UsageError for unknown names, or when Rs and a
+    series Rsh, which are one resistance, are both free.
     Source: Marquardt 1963, J. SIAM 11, 431, damping by the diagonal; parameters at a bound that push outwards are held.
     """
     check_topology(topology)
@@ -81,7 +82,7 @@ def levenberg_marquardt(
     if rs is not None:
         q[:, 5] = rs
     blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
-    parts = [_Block(z[rows], w[rows], topology, free).fit(q[rows], steps) for rows in blocks]
+    parts = [_Block(z[rows], w[rows], topology, free, beyond).fit(q[rows], steps if free else 0) for rows in blocks]
     q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
     names = tuple((*NAMES, "Rs")[i] for i in free)
     variance = squares / max(2 * z.shape[1] - len(free), 1)
@@ -91,11 +92,11 @@ def levenberg_marquardt(
 class _Block:
     """Some rows: their spectra (n, F), angular frequencies (n, F), and which of ln p and Rs are free."""
 
-    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int]):
+    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int], beyond: float | np.ndarray):
         self.weight = 1 / np.abs(z)
         self.goal, self.w, self.topology, self.free = z * self.weight, w, topology, free
         self.space = np.empty((len(z), 6 if 5 in free else 5, z.shape[1]), np.complex128)
-        bounds = np.log([LOWEST / BEYOND, HIGHEST * BEYOND])
+        bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
         self.low, self.high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
 
     def fit(self, q: np.ndarray, steps: int) -> tuple[np.ndarray, ...]:

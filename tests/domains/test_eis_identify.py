@@ -1,0 +1,203 @@
+"""Verdicts: ranks, what is determined by what is measured and known, deviations against the exact posterior."""
+
+import numpy as np
+import pytest
+
+from domains import eis
+from domains.eis_family import HIGH, LOW, other_shunts, profile, ridge, within_prior
+from domains.eis_identify import Verdict, verdict, whitened, with_unit
+from domains.eis_noise import log_likelihood
+from runtime.errors import UsageError
+
+FREQUENCIES = eis.default_frequencies(30)
+CIRCUIT = np.array([1000.0, 988.0, 994.0, 9.2e-8, 2.3e-6])
+SLOW = np.array([460.0, 4820.0, 2210.0, 3e-6, 6e-7])
+
+
+def draw(count: int, seed: int = 0) -> np.ndarray:
+    return eis.LOWEST * (eis.HIGHEST / eis.LOWEST) ** np.random.default_rng(seed).random((count, 5))
+
+
+def determined(found: Verdict) -> set[str]:
+    return {name for name, quantity in found.quantities.items() if quantity.determined}
+
+
+def weighted_deviation(samples: np.ndarray, log_weight: np.ndarray) -> tuple[np.ndarray, float]:
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    return np.sqrt(weight @ (samples - weight @ samples) ** 2), 1 / np.sum(weight**2)
+
+
+def log_posterior(q: np.ndarray, truth: np.ndarray, topology: str, level: float) -> np.ndarray:
+    """Up to a constant, of ln p (N, 5), of a spectrum that shows no error by chance; the prior is the box."""
+    inside = ((q >= np.log(LOW)) & (q <= np.log(HIGH))).all(axis=1)
+    z = eis.impedance(truth, FREQUENCIES, topology)
+    return np.where(inside, log_likelihood(z, eis.impedance(np.exp(q), FREQUENCIES, topology), level), -np.inf)
+
+
+def test_other_shunts_give_the_same_spectrum_and_keep_the_membranes_order():
+    for p in draw(30):
+        ter = eis.invariants(p, "parallel")["TER"]
+        found = other_shunts(p, ter * np.array([1.05, 1.5, 4.0, 100.0]))
+        assert (found > 0).all()
+        z = eis.impedance(p, FREQUENCIES, "parallel")
+        np.testing.assert_allclose(eis.impedance(found, FREQUENCIES, "parallel"), np.tile(z, (4, 1)), rtol=1e-8)
+        slower = found[:, 1] * found[:, 3] > found[:, 2] * found[:, 4]
+        assert (slower == (p[1] * p[3] > p[2] * p[4])).all()
+        np.testing.assert_allclose(other_shunts(p, p[:1])[0], p, rtol=1e-6)
+    with pytest.raises(UsageError, match="above TER"):
+        other_shunts(CIRCUIT, np.array([100.0, 2000.0]))
+
+
+def test_a_ridge_goes_through_its_circuit_and_both_ways():
+    found = ridge(SLOW, 101)
+    np.testing.assert_array_equal(found[50], SLOW)
+    assert (np.diff(found[:, 0]) < 0).all() and found[0, 0] > 100 * HIGH[0] > 0
+    assert 0 < within_prior(found).sum() < 101 and within_prior(SLOW[None]).all()
+
+
+def test_fits_along_a_value_find_the_exact_family():
+    exact = ridge(CIRCUIT)
+    exact = exact[within_prior(exact)]
+    found = profile(CIRCUIT, "Rsh", FREQUENCIES, "parallel", 1e-3)
+    np.testing.assert_allclose(found[[0, -1], 0], [exact[:, 0].min(), exact[:, 0].max()], rtol=0.06)
+    resistances = eis.invariants(found, "parallel")["TER"]
+    np.testing.assert_allclose(resistances, eis.invariants(CIRCUIT, "parallel")["TER"], rtol=2e-3)
+
+
+def test_an_interval_within_the_noise_is_two_deviations_wide():
+    """Of what is determined: chi squared grows by 4 two standard deviations away."""
+    found = profile(CIRCUIT, "Ca", FREQUENCIES, "series", 0.05)
+    deviation = verdict(CIRCUIT, FREQUENCIES, "series", 0.05).quantities["Ca"].deviation
+    reached = np.log(found[[0, -1], 3] / CIRCUIT[3]) / deviation
+    step = np.log(HIGH[3] / LOW[3]) / 15 / 9 / deviation  # how finely values are tried
+    assert -2.1 <= reached[0] <= -2 + step and 2.1 >= reached[1] >= 2 - step
+
+
+@pytest.mark.parametrize("circuit", [CIRCUIT, SLOW, np.array([3000.0, 100.0, 700.0, 1e-6, 5e-6])])
+def test_a_parallel_spectrum_determines_four_numbers_and_never_the_shunt(circuit):
+    found = verdict(circuit, FREQUENCIES, "parallel", 0.002)
+    assert found.singular[3] > 1 and found.singular[4] < 1e-9 * found.singular[0]
+    assert {"TER", "TEC", "tau_1", "tau_2"} <= determined(found) and "Rsh" not in determined(found)
+    family = found.families["Rsh"]
+    z = eis.impedance(circuit, FREQUENCIES, "parallel")
+    np.testing.assert_allclose(eis.impedance(family, FREQUENCIES, "parallel"), np.tile(z, (len(family), 1)), rtol=1e-6)
+    assert (np.diff(family[:, 0]) > 0).all() and within_prior(family).all()
+    assert "Rsh is not determined" in found.sentence and "TER = " in found.sentence and found.swap
+
+
+@pytest.mark.parametrize("topology, known", [("series", ()), ("parallel", ("Rsh",))])
+def test_a_series_spectrum_or_a_known_shunt_determine_all(topology, known):
+    found = verdict(CIRCUIT, FREQUENCIES, topology, 0.01, known)
+    assert found.singular[-1] > 1 and determined(found) == set(found.quantities) and not found.families
+    assert set(found.quantities) == {*eis.NAMES, "TER", "TEC", "tau_1", "tau_2"} - set(known)
+    assert found.swap and "not determined" not in found.sentence
+    assert not verdict(CIRCUIT, FREQUENCIES, topology, 0.01, (*known, "Ra")).swap
+
+
+def test_a_shunt_beside_large_membranes_is_open_though_it_barely_moves_around_the_circuit():
+    """Rsh = 100 ohm beside 14 kohm: the prior's membranes leave it 1%, the spectrum alone leaves it open."""
+    found = verdict(np.array([100.0, 9000.0, 5000.0, 1e-6, 5e-6]), FREQUENCIES, "parallel", 1e-4)
+    assert "Rsh" not in determined(found) and found.quantities["Rsh"].deviation < 0.01
+
+
+def test_equal_time_constants_leave_the_membranes_open():
+    equal = np.array([3000.0, 1000.0, 500.0, 1e-6, 2e-6])
+    for topology in eis.TOPOLOGIES:
+        found = verdict(equal, FREQUENCIES, topology, 0.01, ("Rsh",))
+        assert determined(found) >= {"TER", "TEC"} and not determined(found) & set(eis.NAMES)
+        assert np.ptp(np.log(found.families["Ra"][:, 1])) > 1
+    assert "Rsh" not in determined(verdict(equal, FREQUENCIES, "parallel", 0.01))
+
+
+def test_high_frequencies_alone_leave_the_resistances_open():
+    high = np.geomspace(1e5, 1e7, 30)
+    found = verdict(CIRCUIT, high, "series", 0.01)
+    assert {"Rsh", "TEC"} <= determined(found) and not determined(found) & {"Ra", "Rb", "TER"}
+    family = found.families["Rb"]
+    assert family[0, 2] < 100 and family[-1, 2] == pytest.approx(HIGH[2])
+    off = eis.impedance(family, high, "series") / eis.impedance(CIRCUIT, high, "series") - 1
+    assert (np.sum(np.abs(off) ** 2, axis=1) / 0.01**2 < 4 * 1.05).all()
+
+
+def test_a_free_series_resistance_is_told_from_a_parallel_shunt_but_not_from_a_series_one():
+    parallel = verdict(CIRCUIT, FREQUENCIES, "parallel", 0.01, ("Rsh",), rs=50.0, rs_free=True)
+    assert parallel.quantities["Rs"].determined and parallel.quantities["Rs"].value == 50.0
+    without = verdict(CIRCUIT, FREQUENCIES, "parallel", 0.01, ("Rsh",), rs=50.0)
+    assert parallel.quantities["Ra"].deviation > without.quantities["Ra"].deviation
+    series = verdict(CIRCUIT, FREQUENCIES, "series", 0.01, rs=50.0, rs_free=True)
+    assert determined(series) & {"Rsh", "Rs"} == set() and "Ra" in determined(series)
+    np.testing.assert_allclose(series.families["Rsh"][[0, -1], 0], [LOW[0], 1050.0], rtol=0.06)
+    open_shunt = verdict(CIRCUIT, FREQUENCIES, "parallel", 0.01, rs=50.0, rs_free=True)
+    assert "Rsh" not in determined(open_shunt) and "Rs" in determined(open_shunt)
+
+
+@pytest.mark.parametrize("topology, known", [("series", ()), ("parallel", ("Rsh",))])
+def test_deviations_are_those_of_the_exact_posterior(topology, known):
+    """By importance sampling from a wider t-like proposal."""
+    rng, level = np.random.default_rng(0), 0.02
+    found = verdict(CIRCUIT, FREQUENCIES, topology, level, known)
+    free = [i for i in range(5) if eis.NAMES[i] not in known]
+    rows = whitened(CIRCUIT, FREQUENCIES, topology, level)[:, free]
+    root = 1.3 * np.linalg.cholesky(np.linalg.inv(rows.T @ rows))
+    normal = rng.standard_normal((20000, len(free)))
+    q = np.tile(np.log(CIRCUIT), (20000, 1))
+    q[:, free] += normal @ root.T
+    exact, size = weighted_deviation(q, log_posterior(q, CIRCUIT, topology, level) + 0.5 * np.sum(normal**2, axis=1))
+    assert size > 5000
+    said = [found.quantities[eis.NAMES[i]].deviation for i in free]
+    np.testing.assert_allclose(said, exact[free], rtol=0.03)
+    for name, value in eis.invariants(np.exp(q), topology).items():
+        if name not in eis.NAMES:
+            spread = weighted_deviation(np.log(value)[:, None], log_posterior(q, CIRCUIT, topology, level)
+                                        + 0.5 * np.sum(normal**2, axis=1))[0][0]  # fmt: skip
+            assert found.quantities[name].deviation == pytest.approx(spread, rel=0.03), name
+
+
+@pytest.mark.parametrize(
+    "circuit, level, close", [(CIRCUIT, 0.03, 0.03), (SLOW, 0.02, 0.1)]
+)  # the prior cuts wide ones aslant
+def test_deviations_along_a_ridge_are_those_of_the_exact_posterior(circuit, level, close):
+    """By importance sampling from 400 normal distributions along the ridge, each with its own slope and width."""
+    rng, count = np.random.default_rng(0), 20000
+    path = ridge(circuit)
+    path = path[within_prior(path)]
+    path = path[np.unique(np.linspace(0, len(path) - 1, 400).astype(int))]
+    centre = np.log(path)
+    tangent = np.gradient(centre, axis=0)
+    rows = whitened(path, FREQUENCIES, "parallel", level)[..., :5]
+    length = np.sum(tangent**2, axis=1)[:, None, None]
+    along = tangent[:, :, None] * tangent[:, None] / length**2 / 1.5**2  # one and a half steps of the path
+    precision = np.swapaxes(rows, 1, 2) @ rows / 1.5 + along
+    root = np.linalg.cholesky(precision)
+    pick = rng.integers(len(path), size=count)
+    step = np.linalg.solve(np.swapaxes(root, 1, 2)[pick], rng.standard_normal((count, 5, 1)))[..., 0]
+    q = centre[pick] + step
+    density = np.full(count, -np.inf)
+    for middle, factor in zip(centre, root, strict=True):
+        square = np.sum(((q - middle) @ factor) ** 2, axis=1)
+        density = np.logaddexp(density, np.log(np.diag(factor)).sum() - 0.5 * square)
+    exact, size = weighted_deviation(q, log_posterior(q, circuit, "parallel", level) - density)
+    assert size > 2000
+    found = verdict(circuit, FREQUENCIES, "parallel", level)
+    np.testing.assert_allclose([found.quantities[name].deviation for name in eis.NAMES], exact, rtol=close)
+
+
+def test_the_prior_is_what_is_left_without_a_signal():
+    found = verdict(CIRCUIT, FREQUENCIES, "series", 1e4)
+    said = [found.quantities[name].deviation for name in eis.NAMES]
+    np.testing.assert_allclose(said, np.log(HIGH / LOW) / np.sqrt(12), rtol=1e-3)
+    assert not determined(found) and "determines nothing" in found.sentence
+
+
+def test_words_and_mistakes():
+    assert (
+        with_unit(1234.5, "ohm") == "1.23 kohm"
+        and with_unit(3.2e-6, "F") == "3.2 uF"
+        and with_unit(50.0, "s") == "50 s"
+    )
+    assert "given" in verdict(CIRCUIT, FREQUENCIES, "series", 0.01, eis.NAMES).sentence
+    with pytest.raises(UsageError, match="above 0, got 0"):
+        verdict(CIRCUIT, FREQUENCIES, "series", 0)
+    with pytest.raises(UsageError, match="got Rx"):
+        verdict(CIRCUIT, FREQUENCIES, "series", 0.01, ("Rx",))
