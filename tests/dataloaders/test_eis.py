@@ -1,12 +1,19 @@
 """Spectra: what a row says is recomputed from its circuit; priors, known parameters, lengths and mistakes."""
 
+from itertools import islice
+from pathlib import Path
+
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from dataloaders.eis import Spectra
-from domains.eis import default_frequencies, impedance
-from domains.eis_truths import from_unit
+from domains.eis import canonical, default_frequencies, impedance
+from domains.eis_truths import from_unit, ground_truths, to_unit
 from runtime.errors import UsageError
+from runtime.instantiate import build
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def rows(count: int = 400, seed: int = 0, **options) -> dict[str, np.ndarray]:
@@ -39,6 +46,22 @@ def test_priors():
     assert len(np.unique(few, axis=0)) == 7
     fresh = Spectra(prior="truths", truths=7, seed=1).take(np.arange(400), np.random.default_rng(0))["target"]
     assert not set(map(tuple, few)) & set(map(tuple, fresh))
+
+
+def test_training_and_held_out_rows_share_no_ground_truth():
+    """Of the configured data: every circuit of a row is one of its set's, and no set has another's, nor its twin."""
+    config = OmegaConf.create(
+        {"seed": 3, "dataloaders": OmegaConf.load(CONFIGS / "dataloaders" / "eis.yaml")}
+    ).dataloaders
+    config.train_data.prior, config.train_data.truths, config.eval_data.size = "truths", 60, 2000
+    pipeline, found = build(config), {}
+    for mode, seed in (("train", 0), ("eval", 1)):
+        batches = islice(pipeline.batches(mode), 4)
+        seen = np.unique(np.concatenate([batch["target"] for batch in batches]), axis=0)
+        want = to_unit(ground_truths(60, seed=seed)) * 11
+        np.testing.assert_allclose(seen, want[np.lexsort(want.T[::-1])], atol=1e-5)
+        found[mode] = set(map(tuple, np.round(np.log(canonical(circuits(seen))), 3)))
+    assert len(found["train"]) == len(found["eval"]) == 60 and not found["train"] & found["eval"]
 
 
 def test_known_parameters_have_their_chances_and_are_the_targets():

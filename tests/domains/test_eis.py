@@ -118,3 +118,15 @@ def test_residuals_by_hand_and_a_wrong_topology():
     assert eis.relative_residual(z, z * 1.1) == pytest.approx(np.log10(0.1 / 1.1))
     with pytest.raises(UsageError, match="series or parallel, got 'ring'"):
         eis.impedance(eis.LOWEST, FREQUENCIES, "ring")
+
+
+def test_residuals_between_grid_circuits_have_the_published_sizes():
+    """In ohm over 50 frequencies: series median about 2000, largest 17745; parallel about 13 times smaller."""
+    rng, median = np.random.default_rng(0), {}
+    for topology in eis.TOPOLOGIES:
+        z, reference = eis.impedance(eis.on_grid(rng.integers(0, 12, (2, 20_000, 5))), FREQUENCIES, topology)
+        median[topology] = np.median(eis.residual_norm(z, reference))
+    assert median["series"] == pytest.approx(2000, rel=0.2)  # found: 2302
+    assert median["series"] / median["parallel"] == pytest.approx(13, rel=0.2)  # found: 15.2
+    ends = eis.on_grid(np.array([[11, 11, 11, 0, 0], [0, 0, 0, 11, 11]]))  # the largest and the smallest |Z|
+    assert eis.residual_norm(*eis.impedance(ends, FREQUENCIES, "series")) == pytest.approx(17745, abs=0.5)

@@ -32,6 +32,16 @@ def test_a_latin_hypercube_and_corners_are_what_they_are_called():
         eis_truths.ground_truths(0)
 
 
+def test_hypercube_and_sequence_fill_every_stratum_once(monkeypatch):
+    """Either one alone: 64 points, of each parameter one in every 64th of its logarithmic range."""
+    for kind in ("latin_hypercube", "sobol"):
+        monkeypatch.setattr(eis_truths, "SHARES", {**dict.fromkeys(eis_truths.SHARES, 0.0), kind: 1.0})
+        strata = np.floor(eis_truths.to_unit(eis_truths.ground_truths(64, seed=5)) * 64)
+        np.testing.assert_array_equal(np.sort(strata, axis=0), np.arange(64)[:, None] * np.ones(5))
+    pairs = strata[:, :2] // 8  # of the sequence, the last: also one in every square of 8 by 8
+    assert len(np.unique(pairs, axis=0)) == 64
+
+
 def test_noise_has_its_size_and_kind():
     rng, z = np.random.default_rng(0), np.full((4000, 5), 3 - 4j, np.complex128)
     errors = {kind: noisy(z, 0.02, rng, kind) - z for kind in ("modulus", "proportional", "phase")}
