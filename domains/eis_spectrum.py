@@ -8,7 +8,7 @@ from domains.eis import HIGHEST, LOWEST, POINTS, Impedance, check_topology
 from runtime.errors import UsageError
 
 FEWEST = 5  # points
-CLEAR = 0.05  # |Im Z| / |Z| from which on the sign of an imaginary part is no matter of noise
+CLEAR = 0.15  # of |Z| from which on the sign of a part is no matter of noise: three times 5%
 SEVERAL = 3  # clear inductive points that noise alone does not give
 OUTLIERS = 0.1  # share of points that noise may carry beyond what circuits can give
 HALF_CELL = (HIGHEST / LOWEST) ** (0.5 / (POINTS - 1))  # how far the continuous prior reaches beyond the grid's ends
@@ -75,10 +75,9 @@ def outside(
     if frequencies[0] < low_hz * (1 - 1e-9) or frequencies[-1] > high_hz * (1 + 1e-9):
         return (f"its frequencies reach from {frequencies[0]:g} to {frequencies[-1]:g} Hz, the predictor knows "
                 f"{low_hz:g} to {high_hz:g} Hz.")  # fmt: skip
-    negative = z.real <= 0
-    if negative.mean() > OUTLIERS:
-        return (f"its real part is not above 0 in {negative.sum()} of {len(z)} points, which no circuit of resistors "
-                "and capacitors gives: are the columns swapped?")  # fmt: skip
+    if (z.real < -CLEAR * np.abs(z)).mean() > OUTLIERS:
+        return (f"its real part is not above 0 in {(z.real <= 0).sum()} of {len(z)} points, which no circuit of "
+                "resistors and capacitors gives: are the columns swapped?")  # fmt: skip
     least, largest = modulus_bounds(frequencies, topology, rs)
     size = np.abs(z)
     for beyond, how in ((size > largest, "more"), (size < least, "less")):

@@ -23,25 +23,26 @@ REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
 PIECES = 32  # of Rsh's conditional density
 FLOOR = 0.05  # share of it that is flat
+SERIES = 16  # draws of Rs for each circuit of a grid
 
 
 @dataclass(frozen=True)
 class Posterior:
     """Weighted circuits: places (N, 5), rs (N,) in ohm, weights (N,) of sum 1, and impedances z (N, F) with Rs.
 
-    effective: of the weights, (sum w)^2 / sum w^2. network: the same of the network's own draws, drawn: their number.
-    rounds: of proposals after them. log_evidence: ln p(spectrum) in nats, of the last draws.
+    effective: of the weights, (sum w)^2 / sum w^2; None where circuits are enumerated. network: the same of the
+    network's own draws, drawn: their number. rounds: of proposals after them. log_evidence: ln p(spectrum) in nats.
     """
 
     places: np.ndarray
     rs: np.ndarray
     weights: np.ndarray
     z: Impedance
-    effective: float
-    network: float
-    drawn: int
-    rounds: int
-    log_evidence: float
+    effective: float | None = None
+    network: float | None = None
+    drawn: int = 0
+    rounds: int = 0
+    log_evidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,20 @@ def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.ran
     z = z + rs[:, None]
     log_weight = np.where(inside, problem.log_likelihood(z) + log_prior + log_rs, -np.inf)
     return Draws(places, rs, z, log_weight)
+
+
+def over_grid(problem: Problem, places: np.ndarray, rng: np.random.Generator) -> tuple[Draws, np.ndarray]:
+    """Circuits at places (K, 5) of equal prior, and the probabilities (K,) that the likelihood gives them.
+
+    Where Rs is free the likelihood's mean over SERIES draws of it counts, and the best of them is the circuit's.
+    """
+    repeats = SERIES if problem.rs_free else 1
+    draws = weighed(problem, np.repeat(places, repeats, axis=0), np.zeros(len(places) * repeats), rng)
+    each = draws.log_weight.reshape(len(places), repeats)
+    best = np.arange(len(places)) * repeats + each.argmax(axis=1)
+    total = log_sum(each)
+    kept = Draws(draws.places[best], draws.rs[best], draws.z[best], total)
+    return kept, kept.weights
 
 
 def chosen(sets: list[Draws], count: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from domains import eis
+from domains.eis_noise import noisy
 from domains.eis_spectrum import HALF_CELL, Spectrum, modulus_bounds, outside
 from runtime.errors import UsageError
 
@@ -102,3 +103,13 @@ def test_measured_cells_are_taken(request):
         rows = [[float(v) for v in row.values()] for row in csv.DictReader(file.open())]
         frequencies, real, imaginary = np.array(rows).T
         assert outside(Spectrum(frequencies, real + 1j * imaginary), "parallel", rs=300.0) is None, file.name
+
+
+def test_noise_about_zero_on_either_part_is_no_reason():
+    """The quick end of a parallel circuit is a capacitor, a large Rsh before small membranes a resistor."""
+    frequencies, rng = eis.default_frequencies(60), np.random.default_rng(0)
+    resistive = np.array([9e3, 20.0, 30.0, 5e-5, 5e-5])
+    for topology, circuit in (("parallel", CIRCUIT), ("series", resistive)):
+        for _ in range(50):
+            z = noisy(eis.impedance(circuit, frequencies, topology), 0.05, rng)
+            assert outside(Spectrum(frequencies, z), topology) is None

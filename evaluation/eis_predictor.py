@@ -1,0 +1,221 @@
+"""From measured spectra and known parameters to predictions: the checks, then the network, then the likelihood."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from domains.eis import HIGHEST, LOWEST, NAMES, POINTS, UNITS, check_topology
+from domains.eis_spectrum import FEWEST, HALF_CELL, Spectrum, outside
+from evaluation.eis_likelihood import ENDS, Problem
+from evaluation.eis_posterior import Posterior, infer, over_grid, weighed
+from evaluation.eis_prediction import Circuit, Prediction, estimate, summarise
+from evaluation.eis_proposals import CELL, as_input, beam, from_places
+from runtime.errors import UsageError, closest
+
+Known = Mapping[str, float]
+FEW = 100  # effective circuits below which a prediction says that it is rough
+MISFIT = 1.5  # times the loudest noise, from which a prediction says that the circuits don't fit
+COVERED = 0.99  # of the network's probability, below which a grid's prediction says so
+SMALLEST_RS = 1e-3  # of the largest series resistance, where its prior begins
+
+
+class ProbabilisticEISPredictor:
+    """A network with all that makes predictions of it.
+
+    model: as models.eis_predictor, trained on `topology` with `prior` continuous or grid. levels: least and largest
+    relative noise. rs: the largest series resistance in ohm; 0: none. low, high: Hz. samples: weighted circuits of a
+    prediction; drawn: those that the network proposes; width: of a grid's beam.
+    """
+
+    def __init__(self, model: Any, topology: str, prior: str = "continuous", levels: tuple[float, float] = (1e-3, 5e-2),
+                 rs: float = 0.0, low: float = 1e-2, high: float = 1e7, samples: int = 1000, drawn: int = 128,
+                 width: int = 256):  # fmt: skip
+        check_topology(topology)
+        if prior not in ("continuous", "grid"):
+            raise UsageError(f"a predictor's prior must be continuous or grid, got {prior!r}.")
+        self.model, self.topology, self.prior, self.low, self.high = model, topology, prior, low, high
+        self.levels, self.rs = levels, (rs * SMALLEST_RS, rs)
+        self.samples, self.drawn, self.width = samples, drawn, width
+
+    def predict(
+        self, spectra: Sequence[Spectrum | None], known: Known | Sequence[Known] | None = None, top_k: int = 10,
+        refine: bool = True, noise: float | None = None, seed: int = 0,
+    ) -> list[Prediction]:  # fmt: skip
+        """A prediction for each spectrum; None is no spectrum, whose prediction is the prior.
+
+        known: {name: value} in ohm and farad, for all spectra or for each; "Rs" too. refine: False leaves the network's
+        word as it is, True weighs it by the exact likelihood. noise: the relative level, where it is known. Raises
+        UsageError for unknown names, values outside the prior, and spectra that its circuits can't give.
+        """
+        if top_k < 1:
+            raise UsageError(f"top_k must be at least 1, got {top_k}.")
+        many = [known or {}] * len(spectra) if known is None or isinstance(known, Mapping) else list(known)
+        if len(many) != len(spectra):
+            raise UsageError(f"known needs one entry for each of the {len(spectra)} spectra, got {len(many)}.")
+        checked = [self.checked(given) for given in many]
+        problems = [self.problem(spectrum, given, rs, noise) if spectrum is not None else None
+                    for spectrum, (given, rs) in zip(spectra, checked, strict=True)]  # fmt: skip
+        asked = [problem for problem in problems if problem is not None]
+        found = iter(self.answer(asked, top_k, refine, seed) if asked else [])
+        return [next(found) if problem is not None else self.without_spectrum(given, top_k, seed)
+                for problem, (given, _) in zip(problems, checked, strict=True)]  # fmt: skip
+
+    def guess(self, spectra: Sequence[Spectrum], known: Known | None = None) -> np.ndarray:
+        """The network's greedy guess (B, 5) in ohm and farad, of spectra without further checks."""
+        given, rs = self.checked(known or {})
+        problems = [Problem(spectrum, self.topology, given, self.levels, rs) for spectrum in spectra]
+        return from_places(beam(self.model, *self.encoded(problems), 1, self.prior != "grid")[0][:, 0])
+
+    def checked(self, known: Known) -> tuple[dict[int, float], tuple[float, float]]:
+        """{parameter: value} and the range of Rs; raises UsageError for what is no parameter or no value of one."""
+        found, rs = {}, self.rs
+        for name, value in known.items():
+            if name not in (*NAMES, "Rs"):
+                raise UsageError(f"there is no parameter {name!r}; nearest: {closest(name, [*NAMES, 'Rs'])}.")
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if name == "Rs":
+                if not number or not 0 <= value < math.inf:
+                    raise UsageError(f"Rs must be a resistance of at least 0 ohm, got {value!r}.")
+                rs = (float(value), float(value))
+                continue
+            i = NAMES.index(name)
+            low, high = LOWEST[i] / HALF_CELL[i], HIGHEST[i] * HALF_CELL[i]
+            if not number or not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+                raise UsageError(f"{name} must be a number from {low:.3g} to {high:.3g} {UNITS[i]}, got {value!r}.")
+            found[i] = float(value)
+        return found, rs
+
+    def problem(
+        self, spectrum: Spectrum, known: dict[int, float], rs: tuple[float, float], noise: float | None
+    ) -> Problem:
+        """What is to be inferred; raises UsageError for a spectrum that circuits of the prior can't give."""
+        if reason := outside(spectrum, self.topology, self.low, self.high, FEWEST, rs=rs[1]):
+            raise UsageError(f"the spectrum {spectrum.name or 'given'} can't be predicted: {reason}")
+        if noise is not None and not 0 < noise < 1:
+            raise UsageError(f"noise must be a relative level between 0 and 1, such as 0.01, got {noise!r}.")
+        return Problem(spectrum, self.topology, known, (noise, noise) if noise else self.levels, rs)
+
+    def encoded(self, problems: list[Problem]) -> tuple[mx.array, mx.array, mx.array]:
+        """Contexts (B, hidden), known places (B, 5) and mask (B, 5); a given Rs is taken off what the network sees."""
+        seen = [p.spectrum if p.rs_free or not p.rs[0] else Spectrum(p.spectrum.frequencies, p.spectrum.z - p.rs[0])
+                for p in problems]  # fmt: skip
+        x, known, mask = as_input(seen, [p.known for p in problems], self.model.shape[0])
+        return self.model.encode(x, known, mask), known, mask
+
+    def answer(self, problems: list[Problem], top_k: int, refine: bool, seed: int) -> list[Prediction]:
+        """Predictions of checked problems: the network for all at once, then one after the other."""
+        context, known, mask = self.encoded(problems)
+        if self.prior == "grid":
+            places, log_q = beam(self.model, context, known, mask, self.width, within=False)
+        else:
+            count = self.drawn if refine else self.samples
+            drawn = self.model.sample(context, known, mask, count, mx.random.key(seed))
+            mx.eval(drawn)
+            places, log_q = (np.array(part, np.float64) for part in drawn)
+        found, candidates = [], []
+        for row, problem in enumerate(problems):
+            rng = np.random.default_rng([seed, row])
+            own = places[row].copy()
+            own[:, list(problem.known)] = [place_of(*item) for item in problem.known.items()]  # not in float32
+            posterior, weights = self.posterior(problem, own, log_q[row], refine, rng)
+            prediction, kept = summarise(problem, posterior, own, weights, top_k)
+            prediction.notes = self.notes(problem, prediction, refine)
+            found.append(prediction)
+            candidates.append(np.concatenate([kept, np.repeat(kept[-1:], top_k - len(kept), axis=0)]))
+        here = mx.broadcast_to(context[:, None], (len(problems), top_k, context.shape[-1]))
+        words = np.array(self.model.log_residual(here, mx.array(np.array(candidates), mx.float32)))
+        for prediction, said in zip(found, words, strict=True):
+            for circuit, value in zip(prediction.circuits, said, strict=False):
+                circuit.predicted_relative = float(value)
+        return found
+
+    def posterior(
+        self, problem: Problem, places: np.ndarray, log_q: np.ndarray, refine: bool, rng: np.random.Generator
+    ) -> tuple[Posterior, np.ndarray]:
+        """The posterior, and the network's own weights (N,) of its places (N, 5)."""
+        if self.prior == "grid":
+            own = np.exp(log_q)
+            draws, weights = over_grid(problem, places[own > 0], rng)
+            weights = weights if refine else own[own > 0] / own.sum()
+            return Posterior(draws.places, draws.rs, weights, draws.z), own
+        own = np.full(len(places), 1 / len(places))
+        if not refine:
+            draws = weighed(problem, places, log_q, rng)
+            return Posterior(places, draws.rs, own, draws.z, len(own), draws.effective, len(own)), own
+        if not problem.free:
+            places = np.repeat(places[:1], self.samples, axis=0)
+            return infer(problem, places, np.zeros(self.samples), 0, rng, most_rounds=0), own
+        return infer(problem, places, log_q, self.samples, rng), own
+
+    def notes(self, problem: Problem, prediction: Prediction, refine: bool) -> list[str]:
+        """What the user should know of a prediction, in sentences."""
+        found = []
+        if problem.symmetric:
+            found.append("The membranes can't be told apart; a is the one with the smaller time constant.")
+        if not refine:
+            found.append("This is the network's word alone, not weighed by the likelihood.")
+        elif prediction.effective is not None and prediction.effective < FEW:
+            found.append(f"The weighted circuits are worth {prediction.effective:.0f} independent ones: intervals and "
+                         "probabilities are rough.")  # fmt: skip
+        if self.prior == "grid" and prediction.covered < COVERED:
+            found.append(f"The circuits weighed hold {prediction.covered:.0%} of the network's probability.")
+        points, most = len(problem.spectrum.z), self.model.shape[0]
+        if points > most:
+            found.append(f"The network saw {most} of the {points} points, the likelihood all.")
+        left, loudest = prediction.noise, problem.levels[1]
+        if left is not None and left.median > MISFIT * loudest:
+            found.append(f"The circuits miss the spectrum by {left.median:.1%} where noise of at most {loudest:.1%} is "
+                         "assumed: it may be that of another circuit.")  # fmt: skip
+        return found
+
+    def without_spectrum(self, known: dict[int, float], top_k: int, seed: int) -> Prediction:
+        """The prior, given what is known; its circuits are some of the equally likely ones, labels as they come."""
+        free = [i for i in range(5) if i not in known]
+        count = min(top_k, POINTS ** len(free))
+        chosen = np.random.default_rng(seed).choice(POINTS ** len(free), count, replace=False)
+        places = np.zeros((count, 5))
+        if free:
+            places[:, free] = np.stack(np.unravel_index(chosen, (POINTS,) * len(free)), axis=-1)
+        for i, value in known.items():
+            places[:, i] = place_of(i, value)
+        circuits = [Circuit(dict(zip(NAMES, map(float, row), strict=True)), 1 / POINTS ** len(free))
+                    for row in from_places(places)]  # fmt: skip
+        even = from_places(np.tile(np.linspace(*ENDS, 10_001)[:, None], 5))
+        estimates = {NAMES[i]: estimate(even[:, i], np.full(len(even), 1 / len(even))) for i in free}
+        entropy = len(free) * math.log(POINTS)
+        said = ["There is no spectrum: this is the prior, by which every circuit is as likely as any other; what is "
+                "known says nothing about the rest."]  # fmt: skip
+        return Prediction(self.topology, "", False, {NAMES[i]: value for i, value in known.items()}, False, circuits,
+                          {NAMES[i]: [1 / POINTS] * POINTS for i in free}, estimates, {}, entropy, entropy,
+                          notes=said)  # fmt: skip
+
+
+def place_of(parameter: int, value: float) -> float:
+    """The place of one parameter's value in ohm or farad."""
+    return float(np.log(value / LOWEST[parameter]) / CELL[parameter])
+
+
+class EISParameterCompleter:
+    """Fills in what is not known of one circuit; a `ProbabilisticEISPredictor` with one question's interface."""
+
+    def __init__(self, predictor: ProbabilisticEISPredictor):
+        self.predictor = predictor
+
+    def predict_missing_parameters(
+        self, known_params: Known | None = None,
+        spectrum: Spectrum | tuple[Sequence[float], Sequence[complex]] | None = None, top_k: int = 10,
+        refine: bool = True, noise: float | None = None, seed: int = 0,
+    ) -> Prediction:  # fmt: skip
+        """The prediction from 0 to 5 known parameters ({"Rsh": 460}, ohm and farad; "Rs" too) and a spectrum.
+
+        spectrum: a Spectrum, or frequencies in Hz and impedances in ohm; None gives the prior and says so. The rest and
+        the errors are those of `ProbabilisticEISPredictor.predict`.
+        """
+        if spectrum is not None and not isinstance(spectrum, Spectrum):
+            if not isinstance(spectrum, tuple | list) or len(spectrum) != 2:
+                raise UsageError(f"spectrum must be a Spectrum or (frequencies, impedances), got {type(spectrum)}.")
+            spectrum = Spectrum(np.asarray(spectrum[0]), np.asarray(spectrum[1]))
+        return self.predictor.predict([spectrum], known_params, top_k, refine, noise, seed)[0]
