@@ -1,5 +1,7 @@
 """The evaluator of circuit predictors: how often, how surely and how exactly they find a spectrum's circuit."""
 
+from hashlib import sha256
+
 import mlx.core as mx
 import numpy as np
 
@@ -9,6 +11,7 @@ from evaluation.eis_oracle import GridOracle
 from evaluation.eis_ranking import exact, predicted
 from evaluation.eis_samples import densities, drawn, posterior_scores
 from evaluation.evaluator import Evaluator, counted, draw_rows
+from evaluation.statistics import Statistics, kept
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
 from runtime.run import Run
@@ -62,22 +65,33 @@ class CircuitRecovery(Evaluator):
         found = ranked(observed, *rankings)
         if not self.oracle:
             return found
-        oracle = GridOracle(observed.frequencies, observed.topology, observed.level)
-        return beside(found, ranked(observed, *exact(oracle, observed.z, observed.cells, observed.mask)))
+        return beside(found, oracle_scores(observed))
 
     def off_grid(self, model, observed: Observed) -> dict[str, float]:
         """The scores of circuits anywhere."""
-        places = drawn(model, observed, self.samples, self.seed)
+        places, _ = drawn(model, observed, self.samples, self.seed)
         found = densities(model, observed) | posterior_scores(observed, places)
         best = invariants(fitted(observed, observed.parameters), observed.topology)
         fit = invariant_errors(best, observed.parameters, observed.topology)
         return found | {f"{name}_of_fit": found[name] / max(value, 1e-12) for name, value in fit.items()}
 
 
+def oracle_scores(observed: Observed) -> dict[str, float]:
+    """The exact posterior's scores, kept on disk by what the spectra hold (evaluation.statistics)."""
+
+    def make() -> Statistics:
+        oracle = GridOracle(observed.frequencies, observed.topology, observed.level)
+        return np.empty(0), ranked(observed, *exact(oracle, observed.z, observed.cells, observed.mask))
+
+    contents = (np.ascontiguousarray(part).tobytes() for part in (observed.x, observed.places, observed.mask))
+    key = {"oracle": sha256(b"".join(contents)).hexdigest(), "topology": observed.topology, "level": observed.level}
+    return kept(key, make)[1]
+
+
 def beside(found: dict[str, float], best: dict[str, float]) -> dict[str, float]:
     """Scores with the oracle's: these as "..._oracle", accuracies as parts of them and the gaps of nll in nats."""
     shares = {f"{name}_of_oracle": found[name] / best[name] for name in ACCURACIES if name in found and best[name]}
-    gaps = {f"{name}_gap": found[name] - best[name] for name in LIKELIHOODS if name in found}
+    gaps = {f"{name}_gap": found[name] - best[name] for name in LIKELIHOODS if {name} <= found.keys() & best.keys()}
     return found | {f"{name}_oracle": value for name, value in best.items()} | shares | gaps
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from domains.eis import POINTS, SWAP, Impedance, canonical_indices, impedance, on_grid
+from domains.eis import SWAP, Impedance, canonical_indices, impedance, on_grid
 from domains.eis_noise import log_likelihood
 from evaluation.eis_calibration import calibration_error, calibration_floor
 from evaluation.eis_oracle import GridOracle, flat
+from evaluation.eis_proposals import beam
 
 TOP = (1, 5, 10)
 WIDTH = 64  # circuits that a ranking keeps
@@ -98,28 +99,6 @@ def joined(parts: list[Ranking]) -> Ranking:
     return Ranking(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Ranking)))
 
 
-def beam(
-    model: Any, context: mx.array, known: mx.array, known_mask: mx.array, width: int = WIDTH
-) -> tuple[mx.array, mx.array]:
-    """The likeliest cells (N, K, 5) under a predictor and their ln p (N, K), sorted, by a beam over its parameters.
-
-    context (N, hidden), places known (N, 5) where the mask (N, 5) is 1: those cells are certain.
-    """
-    count = len(context)
-    cells, log_p = mx.zeros((count, 1, 0)), mx.zeros((count, 1))
-    for i in range(5):
-        logits, _ = model.cells(context[:, None], cells, i)
-        logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        certain = mx.where(mx.round(known[:, i : i + 1]) == mx.arange(POINTS), 0.0, -mx.inf)
-        logits = mx.where(known_mask[:, i, None, None] > 0, certain[:, None], logits)
-        total = (log_p[..., None] + logits).reshape(count, -1)
-        order = mx.argsort(-total, axis=1)[:, :width]
-        log_p = mx.take_along_axis(total, order, axis=1)
-        before = mx.take_along_axis(cells, (order // POINTS)[..., None], axis=1)
-        cells = mx.concatenate([before, (order % POINTS)[..., None].astype(before.dtype)], axis=-1)
-    return cells, log_p
-
-
 def predicted(
     model: Any, x: np.ndarray, truths: np.ndarray, mask: np.ndarray, width: int = WIDTH, size: int = 256
 ) -> Ranking:
@@ -129,13 +108,13 @@ def predicted(
         rows = slice(start, start + size)
         given, known_mask = mx.array(truths[rows] * mask[rows], mx.float32), mx.array(mask[rows], mx.float32)
         context = model.encode(mx.array(x[rows]), given, known_mask)
-        cells, log_p = beam(model, context, given, known_mask, width)
+        places, log_p = beam(model, context, given, known_mask, width, within=False)
         sides = []
         for own in (truths[rows], truths[rows][:, SWAP]):
             chosen, _ = model.log_density(context, mx.array(own, mx.float32), within=False)
             fits = ((own == truths[rows]) | (mask[rows] == 0)).all(axis=-1)
             sides.append(np.where(fits, np.array((chosen * (1 - known_mask)).sum(axis=-1), np.float64), -np.inf))
-        parts.append(Ranking(np.array(cells).astype(np.int64), np.array(log_p, np.float64), *sides))
+        parts.append(Ranking(np.rint(places).astype(np.int64), log_p, *sides))
     return joined(parts)
 
 

@@ -1,11 +1,13 @@
 """Posteriors given as drawn circuits, off the grid as well: their cells, intervals, ranks and invariants."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, invariants
+from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, impedance, invariants
+from domains.eis_noise import log_likelihood
 from evaluation.eis_calibration import (
     calibration_error,
     calibration_floor,
@@ -15,23 +17,67 @@ from evaluation.eis_calibration import (
     rank_histogram,
     ranks,
 )
+from evaluation.eis_likelihood import ENDS, Problem
 from evaluation.eis_methods import BEST, Observed, circuits, invariant_errors, reconstructed
 from evaluation.eis_oracle import flat
+from evaluation.eis_posterior import infer
 from evaluation.eis_ranking import TOP, hits
 
+NEAR = 0.1  # cells about the truth
 HALF = np.array([0.5])
 
 
-def drawn(model: Any, observed: Observed, count: int, seed: int = 0, size: int = 64) -> np.ndarray:
-    """Places (N, count, 5) that a predictor draws for spectra of which nothing is known."""
+def drawn(model: Any, observed: Observed, count: int, seed: int = 0, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Places (N, count, 5) that a predictor draws, nothing being known, and ln of their density (N, count) in nats."""
     keys = iter(mx.random.split(mx.random.key(seed), -(-len(observed.x) // size)))
     parts = []
     for start in range(0, len(observed.x), size):
         x = mx.array(observed.x[start : start + size])
         nothing = mx.zeros((len(x), 5))
-        places, _ = model.sample(model.encode(x, nothing, nothing), nothing, nothing, count, next(keys))
-        parts.append(np.array(places, np.float64))
-    return np.concatenate(parts)
+        found = model.sample(model.encode(x, nothing, nothing), nothing, nothing, count, next(keys))
+        parts.append([np.array(part, np.float64) for part in found])
+    places, log_q = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return places, log_q
+
+
+def near_the_truth(observed: Observed, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Places (N, count, 5), half about the truth and half from the prior, and ln of their density (N, count)."""
+    rows, wide = len(observed.x), ENDS[1] - ENDS[0]
+    close = rng.random((rows, count, 1)) < 0.5
+    around = observed.places[:, None] + NEAR * rng.standard_normal((rows, count, 5))
+    places = np.where(close, around, rng.uniform(*ENDS, (rows, count, 5)))
+    square = ((places - observed.places[:, None]) ** 2).sum(axis=-1) / NEAR**2
+    peak = -0.5 * square - 2.5 * np.log(2 * np.pi * NEAR**2)
+    flat_part = np.where(((places >= ENDS[0]) & (places <= ENDS[1])).all(axis=-1), -5 * np.log(wide), -np.inf)
+    return places, np.logaddexp(peak, flat_part) - np.log(2)
+
+
+def weighed(
+    observed: Observed, places: np.ndarray, log_q: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places (N, count, 5) of the posterior by evaluation.eis_posterior from draws (N, S, 5); the noise level is known.
+
+    log_q (N, S): ln of the draws' density in nats per cell width. Also the effective sizes and ln p(spectrum), (N,)
+    each.
+    """
+    found, effective, evidence = np.empty((len(places), count, 5)), *np.empty((2, len(places)))
+    for row, z in enumerate(observed.z):
+        measured: Any = SimpleNamespace(frequencies=observed.frequencies, z=z)  # no Spectrum: noise may look inductive
+        problem = Problem(measured, observed.topology, levels=(observed.level, observed.level))
+        posterior = infer(problem, places[row], log_q[row], 2 * count, rng)
+        ends = np.cumsum(posterior.weights)
+        at = np.searchsorted(ends, (np.arange(count) + rng.random()) / count * ends[-1])
+        found[row], effective[row] = posterior.places[np.minimum(at, len(ends) - 1)], posterior.effective
+        evidence[row] = posterior.log_evidence
+    twins = rng.random((len(places), count, 1)) < 0.5  # a circuit that is found stands for its twin as well
+    return np.where(twins, found[..., SWAP], found), effective, evidence
+
+
+def exact_densities(observed: Observed, evidence: np.ndarray) -> dict[str, float]:
+    """`densities` of the exact posterior, by Bayes' rule from ln p(spectrum), (N,)."""
+    z = impedance(observed.parameters, observed.frequencies, observed.topology)
+    log_p = log_likelihood(observed.z, z, observed.level) - 5 * np.log(ENDS[1] - ENDS[0]) - evidence
+    return {"nll": float(-log_p.mean()), "merged_nll": float(-log_p.mean() - np.log(2))}  # twins are equally likely
 
 
 def densities(model: Any, observed: Observed, size: int = 512) -> dict[str, float]:

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from domains.eis import SWAP, canonical, default_frequencies, impedance
+from domains.eis_noise import log_likelihood, noisy
 from evaluation import eis_samples
 from evaluation.eis_methods import Observed, circuits
 from models.eis_predictor import EISPredictor
 
-ROWS = 1500
+ROWS = 1000
 
 
 def observed(places):
@@ -25,8 +26,8 @@ def conjugate(width: float, seed: int = 0):
     truths = 5.5 + rng.standard_normal((ROWS, 5))
     seen = truths + 0.5 * rng.standard_normal((ROWS, 5))
     centre = 5.5 + (seen - 5.5) / 1.25
-    places = centre[:, None] + width * np.sqrt(0.2) * rng.standard_normal((ROWS, 399, 5))
-    twins = rng.random((ROWS, 399, 1)) < 0.5
+    places = centre[:, None] + width * np.sqrt(0.2) * rng.standard_normal((ROWS, 199, 5))
+    twins = rng.random((ROWS, 199, 1)) < 0.5
     return observed(truths), np.where(twins, places[..., SWAP], places), rng
 
 
@@ -84,9 +85,9 @@ def test_a_networks_draws_and_density():
     mx.random.seed(0)
     model = EISPredictor(shape=(6, 4), hidden=16, width=16, slots=4, depth=1)
     own = observed(np.random.default_rng(0).uniform(0, 11, (5, 5)))
-    places = eis_samples.drawn(model, own, 7, seed=3, size=2)
+    places, log_q = eis_samples.drawn(model, own, 7, seed=3, size=2)
     assert places.shape == (5, 7, 5) and len(np.unique(places[..., 0])) == 35
-    np.testing.assert_array_equal(places, eis_samples.drawn(model, own, 7, seed=3, size=2))
+    np.testing.assert_array_equal(places, eis_samples.drawn(model, own, 7, seed=3, size=2)[0])
     found = eis_samples.densities(model, own, size=2)
     nothing = mx.zeros((5, 5))
     context = model.encode(mx.array(own.x), nothing, nothing)
@@ -102,3 +103,53 @@ def test_quantities_are_in_canonical_order():
     np.testing.assert_allclose(10 ** found["Ra"], canonical(p)[:, 1])
     for name, value in found.items():
         np.testing.assert_allclose(value, twins[name], atol=1e-9)
+
+
+def test_starts_about_the_truth_have_the_density_they_say():
+    own = observed(np.array([[0.0, 5, 5, 5, 11], [3, 3, 3, 3, 3]]))
+    places, log_q = eis_samples.near_the_truth(own, 40_000, np.random.default_rng(0))
+    inside = np.all((places > -0.5) & (places < 11.5), axis=-1)
+    weight = inside * np.exp(-5 * np.log(12) - log_q)  # prior over density: 1 on average, its mean place is the prior's
+    np.testing.assert_allclose(weight.mean(axis=1), 1, atol=0.02)
+    np.testing.assert_allclose((weight[..., None] * np.where(inside[..., None], places, 0)).mean(axis=1), 5.5, atol=0.1)
+    close = (np.abs(places - own.places[:, None]) < 0.4).all(axis=-1)
+    np.testing.assert_allclose(close.mean(axis=1), 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("topology", ["series", "parallel"])
+def test_the_weighed_posterior_is_calibrated_and_holds_both_twins(topology):
+    rng = np.random.default_rng(0)
+    truths = rng.uniform(-0.5, 11.5, (80, 5))
+    f = default_frequencies(12)
+    z = noisy(impedance(circuits(truths), f, topology), 0.02, rng)
+    x = np.stack([np.tile(np.log10(f), (len(z), 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
+    own = Observed(x, truths, np.zeros(truths.shape), topology, 0.02)
+    places, effective, _ = eis_samples.weighed(own, *eis_samples.near_the_truth(own, 100, rng), 100, rng)
+    assert places.shape == (80, 100, 5) and np.median(effective) > 50
+    twin = (canonical(circuits(places)) == circuits(places)).all(axis=-1).mean()
+    assert twin == pytest.approx(0.5, abs=0.03)
+    found = eis_samples.posterior_scores(own, places, bins=8)
+    covered = [value for name, value in found.items() if name.startswith("coverage90")]
+    chances = [value for name, value in found.items() if name.startswith("sbc_chance")]
+    assert min(covered) > 0.75 and np.mean(covered) == pytest.approx(0.9, abs=0.05) and min(chances) > 1e-3
+    off = eis_samples.posterior_scores(own, np.broadcast_to(places.mean(axis=1, keepdims=True), places.shape), bins=8)
+    assert off["coverage90_TER"] < 0.1
+
+
+@pytest.mark.parametrize("topology", ["series", "parallel"])
+def test_the_exact_density_is_bayes_rule(topology):
+    """Against the mean likelihood of circuits of the prior, which a spectrum of three vague points lets count."""
+    rng = np.random.default_rng(0)
+    truths, level = np.array([[5.0, 6, 4, 3, 8], [2.0, 8, 8, 5, 5]]), 0.3
+    f = np.array([1.0, 100.0, 1e4])
+    z = noisy(impedance(circuits(truths), f, topology), level, rng)
+    x = np.stack([np.tile(np.log10(f), (2, 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
+    own = Observed(x, truths, np.zeros(truths.shape), topology, level)
+    *_, evidence = eis_samples.weighed(own, *eis_samples.near_the_truth(own, 400, rng), 2000, rng)
+    found = eis_samples.exact_densities(own, evidence)
+    prior = impedance(circuits(rng.uniform(-0.5, 11.5, (200_000, 5))), f, topology)
+    each = np.exp(np.stack([log_likelihood(row, prior, level) for row in own.z]))
+    log_p = log_likelihood(own.z, impedance(own.parameters, f, topology), level) - np.log(12**5 * each.mean(axis=1))
+    assert (each.std(axis=1) / each.mean(axis=1) / np.sqrt(200_000) < 0.05).all()
+    assert found["nll"] == pytest.approx(-log_p.mean(), abs=0.15)
+    assert found["merged_nll"] == pytest.approx(found["nll"] - np.log(2))
