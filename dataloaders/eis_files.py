@@ -107,8 +107,6 @@ def load(path: Path) -> tuple[str, list[str]]:
     if len(data) > LARGEST:
         raise UsageError(f"it has {size / 1e6:.0f} MB; needed: an instrument's text of at most {LARGEST // 10**6} MB "
                          "(spectra have some kB).")  # fmt: skip
-    if not data.strip():
-        raise UsageError(f"it is empty; {NEEDED}.")
     for start, what in BINARIES.items():
         if data.startswith(start):
             raise UsageError(f"it is {what}; needed: the instrument's text or CSV export.")
@@ -119,6 +117,8 @@ def load(path: Path) -> tuple[str, list[str]]:
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
         notes.append("not UTF-8, read as Windows-1252")
+    if not text.strip():
+        raise UsageError(f"it is empty; {NEEDED}.")
     if "\x00" in text:
         raise UsageError(f"it is binary (a NUL in character {text.index(chr(0)) + 1}); needed: a text file.")
     share = len(CONTROL.findall(text)) / len(text)

@@ -9,12 +9,15 @@ LONGEST = 60  # characters of a name; longer text is prose
 NAMES = {
     "frequency": "f freq freqs frequency frequencies frequenz frequence fréquence frecuencia frequenza",
     "omega": "omega ω w angularfrequency angfreq",
-    "real": "z' zre zreal re(z) real(z) re real rez realz zr realpart zprime realimpedance reimpedance z'(a) zrealpart",
-    "imaginary": 'z" zim zimag zimg im(z) imag(z) im imag imz imagz imaginary imaginary(z) imaginarypart zi zimaginary '
-    'zdoubleprime zprimeprime imaginaryimpedance imimpedance z"(b) zimagpart',
-    "modulus": "|z| z zmod modz mod mod(z) modulus magnitude mag zmag abs(z) absz zabs |impedance| impedance "
+    "real": "z' z'(a) zre zreal zr zprime re re(z) rez real real(z) realz realpart zrealpart realimpedance reimpedance "
+    "impedancereal resistance",
+    "imaginary": 'z" z"(b) zim zimg zimag zimaginary zi zdoubleprime zprimeprime im im(z) imz imag imag(z) imagz '
+    "imaginary imaginary(z) imaginarypart zimagpart imaginaryimpedance imimpedance impedanceimag impedanceimaginary "
+    "reactance",
+    "modulus": "z |z| mod mod(z) modz zmod modulus magnitude mag zmag abs(z) absz zabs impedance |impedance| "
     "impedancemagnitude impedancemodulus",
-    "phase": "phase phz zphz phase(z) phasez zphase theta θ ϑ phi φ phaseangle angle arg arg(z) zphi ztheta",
+    "phase": "phase phase(z) phasez phz zphz zphase phaseangle impedancephase theta ztheta θ ϑ phi zphi φ angle arg "
+    "arg(z)",
 }
 ROLES = {name: role for role, names in NAMES.items() for name in names.split()}
 KINDS = {"frequency": ("Hz",), "omega": ("rad/s",), "real": ("ohm", "ohm cm2"), "imaginary": ("ohm", "ohm cm2"),

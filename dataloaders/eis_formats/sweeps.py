@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dataloaders.eis_formats.names import KINDS
+from dataloaders.eis_formats.phase_slope import check_phase
 from dataloaders.eis_formats.tables import Layout, Table, short
 from domains.eis import Impedance
 from domains.eis_spectrum import FEWEST, Spectrum
@@ -42,7 +43,10 @@ def spectra(tables: list[Table], layout: Layout, name: str) -> tuple[list[Spectr
     if short_ones:
         notes.append(f"sweeps of fewer than {FEWEST} points left out: {short_ones}")
     names = [name] if len(found) == 1 else [f"{name} sweep {i + 1}" for i in range(len(found))]
-    return [Spectrum(*pair, name=called) for pair, called in zip(found, names, strict=True)], list(dict.fromkeys(notes))
+    made = [Spectrum(*pair, name=called) for pair, called in zip(found, names, strict=True)]
+    for one in made:
+        check_phase(one.frequencies, one.z)
+    return made, list(dict.fromkeys(notes))
 
 
 def impedance_of(table: Table, layout: Layout) -> tuple[np.ndarray, Impedance, list[str]]:
@@ -102,7 +106,8 @@ def scaled(table: Table, place: int, layout: Layout) -> np.ndarray:
     name, below = short(table.names[place]), table.units.get(place)
     raw = np.array([layout.value(cells[place]) if place < len(cells) else np.nan for _, cells in table.rows])
     needed = f"needed: {' or '.join(KINDS[known.role])}"
-    if known.strange and (known.strange.isascii() or len(known.strange) > 2):  # a letter or two: ohm, ill encoded
+    lost = known.strange.strip("?")  # an ohm sign that an encoding lost: ?, or a letter or two beyond ASCII
+    if lost and (lost.isascii() or len(lost) > 2):
         raise UsageError(f"column {name} has the unit {short(known.strange)}; {needed}.")
     if known.unit and below and known.unit != below:
         raise UsageError(f"column {name} has the unit {below.kind} in the line below its name; needed: one unit.")
@@ -129,7 +134,7 @@ def check_frequencies(
     frequencies: np.ndarray, columns: dict[str, np.ndarray], lines: np.ndarray, measured: np.ndarray
 ) -> None:
     """UsageError for negative frequencies, and where another column looks like the frequency and this one doesn't."""
-    other = next((name for name, one in list(columns.items())[1:] if evenly(one[measured])), None)
+    other = next((name for name, one in list(columns.items())[1:] if evenly(np.abs(one[measured]))), None)
     mine = next(iter(columns))
     if (frequencies < 0).any():
         worst = int(np.argmin(frequencies))
@@ -182,7 +187,7 @@ def check_polar(table: Table, layout: Layout, z: Impedance, measured: np.ndarray
 
 
 def check_signs(z: Impedance) -> None:
-    """UsageError where Z' and Z'' look swapped or Z' is negated."""
+    """UsageError where Z' is mostly negative."""
     negative, positive = (z.real < 0).mean(), (z.imag > 0).mean()
     if negative > 0.5:
         what = "and Z'' positive (are the columns swapped?)" if positive > 0.5 else "(is its sign or column wrong?)"

@@ -4,6 +4,7 @@ One reader serves all formats, since each of them names its columns in a line ab
 frequency and an impedance begins a table, and lines without numbers in those columns end it.
 """
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ HINT = re.compile("[fFhHwWoOωΩ]")  # a line without any of them names no frequ
 COMMENT = re.compile(r" *(?:#+|%+|//|!)\s*(?=\S)")
 DELIMITERS = ("\t", ";", ",", None)  # None: white space
 SAMPLED = 100  # lines that are looked at to find the delimiter
+MOST_TEXT = 20_000  # lines that are looked at for the names of columns
 Line = tuple[int, str]
 
 
@@ -38,9 +40,11 @@ class Layout:
         """The cells of a line, without empty ones at its end."""
         if self.delimiter is None:
             return text.split()
-        cells = [cell.strip() for cell in text.split(self.delimiter)]
         if '"' in text:
-            cells = [cell[1:-1].strip() if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell for cell in cells]
+            cells = next(csv.reader([text], delimiter=self.delimiter, skipinitialspace=True), [])
+            cells = [cell.strip() for cell in cells]
+        else:
+            cells = [cell.strip() for cell in text.split(self.delimiter)]
         while cells and not cells[-1]:
             cells.pop()
         return cells
@@ -89,11 +93,15 @@ def layout_of(lines: Sequence[Line]) -> Layout:
 
     UsageError for commas that group thousands, or can be that and decimal marks alike.
     """
-    sample = [text for _, text in lines[:: max(1, len(lines) // SAMPLED)]]
+    count = min(SAMPLED, len(lines))  # at multiples of the golden ratio, which no repeating block is in step with
+    places = (
+        sorted(int(len(lines) * (i * 0.6180339887 % 1)) for i in range(count)) if count < len(lines) else range(count)
+    )
+    sample = [lines[i][1] for i in places]
     seen = "".join(sample)
     best, found = 0, Layout(",", ".")
     for delimiter in DELIMITERS:
-        for mark in (".", ",") if delimiter != "," and "," in seen else (".",):
+        for mark in (".", ",") if "," in seen and (delimiter != "," or '"' in seen) else (".",):
             if delimiter and delimiter not in seen:
                 continue
             layout, score = Layout(delimiter, mark), 0
@@ -153,13 +161,17 @@ def splits(text: str, layout: Layout) -> Iterator[list[str]]:
 def named(lines: Sequence[Line], layout: Layout) -> list[Table]:
     """The tables below lines that name an impedance's columns."""
     found: list[Table] = []
-    table, paused, closed = None, False, 0
+    table, paused, closed, tried = None, False, 0, 0
     for number, text in lines:
         if not text.strip():
             continue
         commented = COMMENT.match(text)
         bare = text[commented.end() :] if commented else text.removeprefix("Definition=")
-        if HINT.search(bare) and (names := header(bare, layout)):
+        likely = HINT.search(bare) is not None
+        tried += likely
+        if tried > MOST_TEXT:
+            raise UsageError(f"it has more than {MOST_TEXT} lines of text; needed: an instrument's file of numbers.")
+        if likely and (names := header(bare, layout)):
             table, paused, closed = Table(*names, number), False, 0
             found.append(table)
         elif table and not commented:

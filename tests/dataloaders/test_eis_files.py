@@ -7,8 +7,9 @@ import pytest
 
 from dataloaders.eis_files import LARGEST, examine, read, read_folder
 from dataloaders.eis_formats.names import column
+from domains.eis import impedance
 from runtime.errors import UsageError
-from tests.dataloaders.eis_file_formats import FILES, FREQUENCIES, Z, rows, table
+from tests.dataloaders.eis_file_formats import CIRCUIT, FILES, FREQUENCIES, Z, rows, table
 
 CSV = "{f:.9g},{re:.9g},{im:.9g}"
 GOOD = table("frequency,Z',Z''", CSV)().decode()
@@ -90,13 +91,14 @@ def column_of(text: str, line: int, values: str) -> str:
     return "\n".join(lines)
 
 
+BIG = impedance(CIRCUIT * [0.1, 1, 1, 1, 1], FREQUENCIES, "series")
 swapped = "\n".join(",".join(line.split(",")[i] for i in (1, 0, 2)) for line in rows(CSV).split("\n"))
 mixed_ohm = rows(CSV, FREQUENCIES[:16], Z[:16]) + "\n" + rows(CSV, FREQUENCIES[16:], Z[16:] / 1000)
 mixed_hz = rows(CSV, FREQUENCIES[:11] / 1000, Z[:11]) + "\n" + rows(CSV, FREQUENCIES[11:], Z[11:])
 BAD: dict[str, tuple[bytes | str, str]] = {
     "empty": (b"", "it is empty; needed: columns of frequency, Z' and Z''"),
     "blank": (b" \n\t\n", "it is empty"),
-    "byte order mark alone": ("\ufeff\n", "no table of numbers"),
+    "byte order mark alone": ("\ufeff\n", "it is empty"),
     "header only": ("frequency,Z',Z''\n", "line 1 names the columns 'frequency', \"Z'\", \"Z''\", but no row"),
     "header only, tabs": ("frequency\tZ'\tZ''\n\n", "line 1 names the columns"),
     "three points": ("\n".join(GOOD.split("\n")[:4]), "at least 5 points, got 3"),
@@ -126,6 +128,11 @@ BAD: dict[str, tuple[bytes | str, str]] = {
     "negative Z'": ("f,-Z',Z''\n" + rows(CSV), "Z' is negative in 100% of the rows"),
     "Z' and Z'' swapped": ("f,Z',Z''\n" + rows("{f},{im},{re}"), "Z'' positive (are the columns swapped?)"),
     "-Z'' and Z' swapped": ("f,Z',-Z'',phase/deg\n" + rows("{f},{minus},{re},{deg}"), "the phase of the file is"),
+    "-Z'' and Z' swapped, no phase": ("f,Z',-Z''\n" + rows("{f},{minus},{re}"), "Z' and -Z'' swapped"),
+    "Z'' in kohm": ("f,Z',Z''\n" + rows(CSV, z=BIG.real + 1e-3j * BIG.imag), "with Z'' a thousandfold of Z'"),
+    "Z' in kohm": ("f,Z',Z''\n" + rows(CSV, z=1e-3 * Z.real + 1j * Z.imag), "with Z' a thousandfold of Z''"),
+    "wrong sign of small parts": (rows(CSV, z=(Z + 1e4).conj()), "is positive where |Z| falls ... may hold -Z''"),
+    "all columns moved": ("f,Z',-Z''\n" + rows("{re},{minus},{f}"), "looks like the frequency"),
     "frequency swapped": ("f,Z',Z''\n" + swapped, "\"Z'\" looks like the frequency (even steps"),
     "frequency swapped, no names": (swapped, "'column 2' looks like the frequency"),
     "frequency last": (rows("{im},{re},{f}"), "Hz; needed: above 0 Hz ('column 3' looks like the frequency)"),
@@ -160,6 +167,13 @@ def test_a_bad_file_is_answered_in_one_sentence(tmp_path, what):
         assert part in said, said
     assert said.startswith("cell.csv: ") and said.endswith(".") and "\n" not in said and len(said) < 400
     assert "needed" in said or "needs" in said
+
+
+def test_quoted_cells_with_decimal_commas(tmp_path):
+    body = rows('"{f:.9g}"|"{re:.9g}"|"{im:.9g}"').replace(".", ",")
+    quoted = '"f"|"Z\'"|"Z\'\'"\n' + body
+    np.testing.assert_allclose(read(put(tmp_path, quoted.replace("|", ",")))[0].z, Z[::-1], rtol=1e-8)
+    np.testing.assert_allclose(read(put(tmp_path, "sep=;\n" + quoted.replace("|", ";")))[0].z, Z[::-1], rtol=1e-8)
 
 
 def test_utf_16_and_other_line_ends_are_read(tmp_path):

@@ -1,0 +1,63 @@
+"""Whether columns are what they are called, by the law between an impedance's phase and the slope of its modulus.
+
+The phase of a circuit of resistors and capacitors is about pi/2 d ln|Z| / d ln f, the first term of the series for the
+logarithmic Hilbert transform (Ehm, Goehr, Kaus, Roeseler and Schiller, ACH Models in Chemistry 137, 145, 2000).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from domains.eis import Impedance
+from domains.eis_spectrum import FEWEST
+from runtime.errors import UsageError
+
+CLEARLY = 20.0  # degrees, mean; 3,000 circuits with up to 5% noise: at most 18, 32 measured spectra: at most 12
+AGAINST = -0.6  # correlation of phase and slope that noise does not give
+FEWEST_FOR_SIGN = 20  # points
+
+
+def check_phase(frequencies: np.ndarray, z: Impedance) -> None:
+    """UsageError where frequencies and Z (F,) break the law that columns exchanged, negated or in other units keep."""
+    if len(z) < FEWEST:
+        return
+    phase, slope = windows(frequencies, z)
+    if len(z) >= FEWEST_FOR_SIGN and phase @ slope < AGAINST * np.sqrt((phase @ phase) * (slope @ slope)):
+        raise UsageError("the phase of Z is positive where |Z| falls with the frequency; needed: Z'' below 0 there "
+                         "(the column may hold -Z'').")  # fmt: skip
+    if (given := error(frequencies, z)) < CLEARLY:
+        return
+    best, how = min((error(f, other), how) for how, f, other in alternatives(frequencies, z))
+    if best < given / 2:
+        raise UsageError(f"the phase of Z is {given:.0f} degrees from what the slope of |Z| says, but {best:.0f} "
+                         f"{how}; needed: columns under their own names and units.")  # fmt: skip
+
+
+def error(frequencies: np.ndarray, z: Impedance) -> float:
+    """The mean distance in degrees between phase and pi/2 slope of Z (F,)."""
+    phase, slope = windows(frequencies, z)
+    return float(np.rad2deg(np.abs(phase - slope).mean()))
+
+
+def windows(frequencies: np.ndarray, z: Impedance) -> tuple[np.ndarray, np.ndarray]:
+    """The mean phase and pi/2 d ln|Z| / d ln f of Z (F,), in radians, over windows of an eighth of the points."""
+    order = np.argsort(frequencies, kind="stable")
+    f, sizes = np.log(frequencies[order]), np.log(np.abs(z[order]))
+    phase = np.unwrap(np.angle(z[order]))
+    width = max(1, len(f) // 8)
+    area = np.concatenate([[0], np.cumsum((phase[1:] + phase[:-1]) / 2 * np.diff(f))])
+    step = f[width:] - f[:-width]
+    return (area[width:] - area[:-width]) / step, np.pi / 2 * (sizes[width:] - sizes[:-width]) / step
+
+
+def alternatives(frequencies: np.ndarray, z: Impedance) -> Iterator[tuple[str, np.ndarray, Impedance]]:
+    """What else the columns may be: how it is said, frequencies and Z (F,)."""
+    yield "with Z' and -Z'' swapped", frequencies, -z.imag - 1j * z.real
+    yield "with Z'' a thousandfold of Z', as from kohm to ohm", frequencies, z.real + 1e3j * z.imag
+    yield "with Z' a thousandfold of Z'', as from kohm to ohm", frequencies, 1e3 * z.real + 1j * z.imag
+    real, imaginary = np.abs(z.real), np.abs(z.imag)
+    for how, f, one, two in (("Z'", real, frequencies, imaginary), ("Z''", imaginary, real, frequencies),
+                             ("Z'", real, imaginary, frequencies), ("Z''", imaginary, frequencies, real)):  # fmt: skip
+        steps = np.diff(f)
+        if (f > 0).all() and (steps * steps[0] > 0).all():
+            yield f"with {how} for the frequency", f, one - 1j * two
