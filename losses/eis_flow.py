@@ -49,12 +49,14 @@ class CircuitFlow(FlowMatching):
         return super().velocity(model.velocity, **conditions)
 
     def draw(self, model, batch: Batch, noise: mx.array, solver) -> mx.array:
-        """Places (B, 5) given spectra and known parameters, from standard normal noise (B, 5)."""
-        mask = batch["known_mask"]
-        context = model.encode(batch["x"], batch["known"], mask)
-        start = held(noise, model.to_state(batch["known"]), mask)
-        places = model.to_places(self.sample(model, start, solver, context=context, known_mask=mask))
-        return held(places, batch["known"], mask)
+        """Places (B, S, 5) given spectra and known parameters, from standard normal noise (B, S, 5)."""
+        rows = {name: batch[name] for name in ("known", "known_mask")}
+        rows["context"] = model.encode(batch["x"], batch["known"], batch["known_mask"])
+        rows = {name: mx.repeat(value, noise.shape[1], axis=0) for name, value in rows.items()}
+        known, mask = rows.pop("known"), rows["known_mask"]
+        start = held(noise.reshape(-1, 5), model.to_state(known), mask)
+        places = model.to_places(self.sample(model, start, solver, **rows))
+        return held(places, known, mask).reshape(noise.shape)
 
     def log_density(self, model, batch: Batch, likelihood: Callable[[Field, mx.array], mx.array]) -> mx.array:
         """ln p(unknown target | spectrum, known) in nats of cell widths, (B,), as losses.eis.CircuitLikelihood's.
