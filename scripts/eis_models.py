@@ -1,0 +1,112 @@
+"""Trained predictors of impedance spectra: opened from a run, or from the small file that is made of it for use alone.
+
+usage: python scripts/eis_models.py checkpoint=outputs/series out=models/weights/eis_series.safetensors
+
+  checkpoint=PATH  a checkpoint or a run's folder (its newest)
+  out=PATH         the file to write: weights in 16 bits, what they were trained on, a checksum
+  ema=true         true: the first average kept; false: the plain weights; 0.999: the average of that decay
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
+
+import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
+
+# isort: split
+import mlx.core as mx
+import mlx.nn as nn
+from omegaconf import DictConfig, OmegaConf
+
+from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
+from runtime import device as devices
+from runtime.errors import UsageError
+from runtime.instantiate import build
+from runtime.trees import flatten
+from scripts.arguments import command, ends_in, parse, weights
+from training import checkpoint
+from training.experiment import load_run
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
+SHIPPED = {name: WEIGHTS / f"eis_{name}.safetensors" for name in ("series", "parallel")}
+KIND = "eis_predictor"  # in the metadata of a file for use alone
+NEEDED = ("encode", "cells", "inside", "sample", "log_residual")
+
+
+@dataclass
+class Settings:
+    """The keys of the command line."""
+
+    checkpoint: str = "???"
+    out: str = "???"
+    ema: str = "true"
+
+
+def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> EISParameterCompleter:
+    """The predictor in a run's checkpoint, in an exported file, or one that is shipped ("series", "parallel").
+
+    device: auto, gpu or cpu. ema: of a run, True for the first average kept, a decay, or False for the plain weights.
+    Raises UsageError for a run of anything else, and where no weights are shipped.
+    """
+    devices.select(device)
+    path = SHIPPED.get(str(given), Path(given))
+    if str(given) in SHIPPED and not path.is_file():
+        raise UsageError(f"no weights are shipped for {given} ({path} is missing): give a checkpoint instead.")
+    file = checkpoint.find(path)
+    arrays, meta = checkpoint.load(file)
+    if meta.get("kind") == KIND:
+        model = build(meta["model"], plugins=tuple(meta["plugins"]))
+        model.load_weights([(name, array.astype(mx.float32)) for name, array in arrays.items()])
+        model.train(False)
+        mx.eval(model.parameters())
+        return EISParameterCompleter(ProbabilisticEISPredictor(model, **meta["trained_on"]))
+    if "config" not in meta:
+        raise UsageError(f"{file} is no run's checkpoint and no exported predictor.")
+    run = load_run(file, ema, data=False)
+    return EISParameterCompleter(ProbabilisticEISPredictor(usable(run.model), **trained_on(run.config)))
+
+
+def export(given: str | Path, out: str | Path, ema: bool | float = True) -> None:
+    """Writes the predictor of a run for use alone: weights in float16, model and training range, a checksum."""
+    run = load_run(given, ema, data=False)
+    usable(run.model)
+    arrays = {name: array.astype(mx.float16) for name, array in flatten(run.model.parameters()).items()}
+    node = OmegaConf.to_container(run.config.model, resolve=True)
+    plugins = list(run.config.plugins)
+    meta = {"kind": KIND, "model": node, "plugins": plugins, "trained_on": trained_on(run.config), "step": run.step}
+    checkpoint.save(Path(out), arrays, meta | {"source": run.info.get("provenance")})
+
+
+def usable(model: nn.Module) -> nn.Module:
+    """The model; raises UsageError for one without an autoregressive density over circuits."""
+    if missing := [name for name in NEEDED if not hasattr(model, name)]:
+        raise UsageError(f"predictions need a network with {missing[0]}(...), such as model=eis_predictor; "
+                         f"{type(model).__name__} has none.")  # fmt: skip
+    return model
+
+
+def trained_on(config: DictConfig) -> dict[str, Any]:
+    """What a predictor takes beside its model, from a run's data."""
+    data: Any = OmegaConf.to_container(config.dataloaders, resolve=True)["train_data"]  # type: ignore[call-overload, index]
+    if data["_target_"] != "dataloaders.eis.Spectra":
+        raise UsageError(f"predictions need a run trained on dataloaders=eis; this one's data are {data['_target_']}.")
+    noise = data["noise"]
+    levels = [noise, noise] if isinstance(noise, int | float) else noise
+    return {"topology": data["topology"], "prior": "grid" if data["prior"] == "grid" else "continuous",
+            "levels": [float(level) for level in levels], "rs": data["rs"], "low": data["low"],
+            "high": data["high"]}  # fmt: skip
+
+
+def work(arguments: list[str]) -> None:
+    """Exports one predictor and says how large it is."""
+    given, _ = parse(arguments, Settings)
+    ends_in((".safetensors",), out=given.out)
+    export(given.checkpoint, given.out, weights(given.ema))
+    print(f"{given.out}: {Path(given.out).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(command(work, __doc__ or "", sys.argv[1:]))
