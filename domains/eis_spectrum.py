@@ -8,8 +8,10 @@ from domains.eis import HIGHEST, LOWEST, POINTS, Impedance, check_topology
 from runtime.errors import UsageError
 
 FEWEST = 5  # points
-CLEAR = 0.15  # of |Z| from which on the sign of a part is no matter of noise: three times 5%
-SEVERAL = 3  # clear inductive points that noise alone does not give
+CLEAR = 0.05  # |Im Z| / |Z| from which on an imaginary part's sign counts
+SURE = 3.0  # standard deviations of the phases' sum from which on it is not noise
+CABLE = 0.25  # share of the points, at the highest frequencies, that a cable may turn
+NEGATIVE = 0.15  # -Re Z / |Z| beyond noise: three times 5%
 OUTLIERS = 0.1  # share of points that noise may carry beyond what circuits can give
 HALF_CELL = (HIGHEST / LOWEST) ** (0.5 / (POINTS - 1))  # how far the continuous prior reaches beyond the grid's ends
 
@@ -49,15 +51,27 @@ class Spectrum:
         if len(twice):
             raise UsageError(f"{what} needs every frequency once, got {twice[0]:g} Hz {1 + (twice == twice[0]).sum()} "
                              f"times: give each sweep as a spectrum of its own.")  # fmt: skip
-        size = np.abs(z)  # hypot: no overflow, and no 0 where a square would vanish
-        clear = np.abs(z.imag) > CLEAR * size
-        inductive = clear & (z.imag > 0)
-        if 2 * inductive.sum() > clear.sum() and inductive.sum() >= SEVERAL:
-            raise UsageError(f"{what} needs negative imaginary parts where it is capacitive, got {inductive.sum()} "
-                             f"positive of {clear.sum()} clear ones: the column may hold -Z''.")  # fmt: skip
+        clear, inductive, sure = _signs(z)
+        if sure and 2 * inductive > clear:
+            raise UsageError(f"{what} needs negative imaginary parts where it is capacitive, got {inductive} positive "
+                             f"of {clear} clear ones: the column may hold -Z''.")  # fmt: skip
         for name, value in (("frequencies", frequencies), ("z", z)):
             value.setflags(write=False)
             object.__setattr__(self, name, value)
+
+
+def _signs(z: Impedance) -> tuple[int, int, bool]:
+    """How many imaginary parts are clear, how many of them positive, and whether noise cannot be the reason.
+
+    z (F,) by ascending frequency. Positive ones at its very end are left out if they are few: cables are inductive.
+    """
+    phase = z.imag / np.abs(z)
+    noise = np.sqrt(np.mean(np.diff(phase, 2) ** 2) / 6)  # slow changes vanish, white noise stays
+    tail = int(np.argmax(np.append(phase[::-1] <= CLEAR, True)))
+    phase = phase[: len(z) - tail] if tail <= CABLE * len(z) else phase
+    clear = np.abs(phase) > CLEAR
+    sure = phase.sum() > SURE * noise * np.sqrt(len(phase))
+    return int(clear.sum()), int((clear & (phase > 0)).sum()), bool(sure)
 
 
 def outside(
@@ -75,7 +89,7 @@ def outside(
     if frequencies[0] < low_hz * (1 - 1e-9) or frequencies[-1] > high_hz * (1 + 1e-9):
         return (f"its frequencies reach from {frequencies[0]:g} to {frequencies[-1]:g} Hz, the predictor knows "
                 f"{low_hz:g} to {high_hz:g} Hz.")  # fmt: skip
-    if (z.real < -CLEAR * np.abs(z)).mean() > OUTLIERS:
+    if (z.real < -NEGATIVE * np.abs(z)).mean() > OUTLIERS:
         return (f"its real part is not above 0 in {(z.real <= 0).sum()} of {len(z)} points, which no circuit of "
                 "resistors and capacitors gives: are the columns swapped?")  # fmt: skip
     least, largest = modulus_bounds(frequencies, topology, rs)

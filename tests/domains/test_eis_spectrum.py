@@ -54,9 +54,30 @@ def test_a_few_inductive_points_and_noise_around_zero_are_kept():
     tail = Z + 2j * np.pi * FREQUENCIES * 2e-4  # a cable of 0.2 mH turns the last points
     assert 1 < (tail.imag > 0).sum() < 8
     Spectrum(FREQUENCIES, tail)
-    resistor = np.full(20, 100 + 1j)
-    resistor[[3, 7]] = 100 + 6j
-    Spectrum(FREQUENCIES, resistor)
+    Spectrum(FREQUENCIES, 100 + 2j * np.pi * FREQUENCIES * 3e-5)  # a resistor behind it
+    cell = 10 + Z / 20 + 2j * np.pi * FREQUENCIES * 2e-5  # steep inductive points, and a larger number of flat ones
+    assert cell.imag.sum() > 0 and np.sum(cell.imag / np.abs(cell)) > 0
+    Spectrum(FREQUENCIES, cell)
+
+
+def test_noise_is_not_taken_for_a_wrong_sign_and_a_wrong_sign_not_for_noise():
+    rng = np.random.default_rng(0)
+    parameters = eis.LOWEST * (eis.HIGHEST / eis.LOWEST) ** rng.random((400, 5))
+    refused = {}
+    for topology in eis.TOPOLOGIES:
+        z = noisy(eis.impedance(parameters, FREQUENCIES, topology), 0.05, rng)
+        for name, spectra in (("right", z), ("wrong", z.conj())):
+            refused[topology, name] = np.mean([not taken(spectrum) for spectrum in spectra])
+    assert max(refused["series", "right"], refused["parallel", "right"]) <= 0.0025
+    assert refused["parallel", "wrong"] == 1 and refused["series", "wrong"] > 0.75  # the rest is a resistor in noise
+
+
+def taken(z: np.ndarray) -> bool:
+    try:
+        Spectrum(FREQUENCIES, z)
+    except UsageError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("topology", eis.TOPOLOGIES)
