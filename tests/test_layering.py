@@ -33,6 +33,7 @@ FREE = (
     "benchmarks/classifiers_torch.py",
     "benchmarks/eis_fit_impedance.py",
     "benchmarks/eis_network_torch.py",
+    "benchmarks/eis_train_torch.py",
     "benchmarks/step_torch.py",
 )  # they are about a heavy module
 LONGEST = 300
