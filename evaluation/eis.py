@@ -1,6 +1,7 @@
 """The evaluator of circuit predictors: how often, how surely and how exactly they find a spectrum's circuit."""
 
 from hashlib import sha256
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -41,11 +42,13 @@ class CircuitRecovery(Evaluator):
     def check(self, pipeline) -> None:
         """Raises UsageError for data that are no spectra at the same frequencies with one level of modulus noise."""
         source = pipeline.sources["eval"]
-        wanted = {"fixed": True, "kinds": ("modulus",), "rs": 0.0, "blank": 0.0}
+        wanted: dict[str, Any] = {"fixed": True, "kinds": ("modulus",), "blank": 0.0}
+        if getattr(source, "prior", None) == "grid":
+            wanted["rs"] = 0.0
         found = {name: getattr(source, name, None) for name in wanted}
         if found != wanted or source.quietest != source.loudest or not source.loudest:
             raise UsageError("evaluation=eis needs spectra with one number of points, one level of modulus noise, no "
-                             "rs and no blanks (dataloaders=eis dataloaders.train_data.points=50 "
+                             "blanks, and no rs on the grid (dataloaders=eis dataloaders.train_data.points=50 "
                              "dataloaders.train_data.noise=0.01 ...).")  # fmt: skip
 
     def __call__(self, run: Run) -> dict[str, float]:
@@ -53,7 +56,8 @@ class CircuitRecovery(Evaluator):
         rng = np.random.default_rng([self.seed, 1])
         batch = draw_rows(run.pipeline, self.count, rng)
         source = run.pipeline.sources["eval"]
-        observed = Observed(batch["x"], batch["target"], three_known(self.count, rng), source.topology, source.loudest)
+        masks = three_known(self.count, rng)
+        observed = Observed(batch["x"], batch["target"], masks, source.topology, source.loudest, source.rs)
         found = self.on_grid(run.model, observed) if observed.on_grid else self.off_grid(run.model, observed)
         found["residual_spearman"] = residual_correlation(run.model, batch)
         return {counted(name, self.count): value for name, value in found.items()}

@@ -17,7 +17,8 @@ BEST = 10  # circuits of which the best reconstruction counts
 class Observed:
     """N spectra: x (N, F, 4) as a predictor takes it, places (N, 5) of the truths, mask (N, 5) of what may be told.
 
-    The frequencies are the same for all; level: relative size of the modulus noise.
+    The frequencies are the same for all; level: relative size of the modulus noise; rs: the largest series resistance
+    in ohm (log-uniform from a thousandth of it; 0: none), which predictors are not told.
     """
 
     x: np.ndarray
@@ -25,6 +26,7 @@ class Observed:
     mask: np.ndarray
     topology: str
     level: float
+    rs: float = 0.0
 
     @property
     def frequencies(self) -> np.ndarray:
@@ -63,9 +65,14 @@ def three_known(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def reconstruction(observed: Observed, parameters: np.ndarray) -> np.ndarray:
-    """Mean over frequencies of |dZ| / |Z| between the spectra and circuits (N, K, 5), (N, K)."""
+    """Mean over frequencies of |dZ| / |Z| between the spectra and circuits (N, K, 5), (N, K).
+
+    A series resistance is chosen for each circuit, by least squares.
+    """
     z = observed.z[:, None]
-    return (np.abs(impedance(parameters, observed.frequencies, observed.topology) - z) / np.abs(z)).mean(axis=-1)
+    off, weight = z - impedance(parameters, observed.frequencies, observed.topology), 1 / np.abs(z)
+    rs = (off.real * weight**2).sum(axis=-1, keepdims=True) / (weight**2).sum(axis=-1, keepdims=True)
+    return (np.abs(off - np.clip(rs, 0, observed.rs)) * weight).mean(axis=-1)
 
 
 def reconstructed(observed: Observed, parameters: np.ndarray) -> dict[str, float]:
@@ -100,7 +107,8 @@ def uniform() -> dict[str, float]:
 def fitted(observed: Observed, start: np.ndarray | None = None) -> np.ndarray:
     """Circuits (N, 5) by Levenberg-Marquardt from `start` (N, 5), or from the middle of the grid."""
     start = middle(len(observed.x)) if start is None else start
-    return levenberg_marquardt(observed.frequencies, observed.z, start, observed.topology).parameters
+    rs = None if observed.rs else 0.0
+    return levenberg_marquardt(observed.frequencies, observed.z, start, observed.topology, rs=rs).parameters
 
 
 def completed(observed: Observed) -> np.ndarray:

@@ -6,8 +6,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, impedance, invariants
-from domains.eis_noise import log_likelihood
+from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, invariants
 from evaluation.eis_calibration import (
     calibration_error,
     calibration_floor,
@@ -20,7 +19,7 @@ from evaluation.eis_calibration import (
 from evaluation.eis_likelihood import ENDS, Problem
 from evaluation.eis_methods import BEST, Observed, circuits, invariant_errors, reconstructed
 from evaluation.eis_oracle import flat
-from evaluation.eis_posterior import infer
+from evaluation.eis_posterior import infer, weighed
 from evaluation.eis_ranking import TOP, hits
 
 NEAR = 0.1  # cells about the truth
@@ -52,32 +51,31 @@ def near_the_truth(observed: Observed, count: int, rng: np.random.Generator) -> 
     return places, np.logaddexp(peak, flat_part) - np.log(2)
 
 
-def weighed(
+def exact_draws(
     observed: Observed, places: np.ndarray, log_q: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places (N, count, 5) of the posterior by evaluation.eis_posterior from draws (N, S, 5); the noise level is known.
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Places (N, count, 5) of the exact posterior, by evaluation.eis_posterior from draws (N, S, 5); noise level known.
 
-    log_q (N, S): ln of the draws' density in nats per cell width. Also the effective sizes and ln p(spectrum), (N,)
-    each.
+    log_q (N, S): ln of the draws' density in nats per cell width. Also the effective sizes (N,) and what `densities`
+    gives, by Bayes' rule.
     """
-    found, effective, evidence = np.empty((len(places), count, 5)), *np.empty((2, len(places)))
+    found, effective, log_p = np.empty((len(places), count, 5)), *np.empty((2, len(places)))
+    repeats = 1000 if observed.rs else 1  # draws of the series resistance
+    levels = (observed.level, observed.level)
     for row, z in enumerate(observed.z):
         measured: Any = SimpleNamespace(frequencies=observed.frequencies, z=z)  # no Spectrum: noise may look inductive
-        problem = Problem(measured, observed.topology, levels=(observed.level, observed.level))
+        problem = Problem(
+            measured, observed.topology, levels=(observed.level,) * 2, rs=(observed.rs / 1000, observed.rs)
+        )
         posterior = infer(problem, places[row], log_q[row], 2 * count, rng)
         ends = np.cumsum(posterior.weights)
         at = np.searchsorted(ends, (np.arange(count) + rng.random()) / count * ends[-1])
         found[row], effective[row] = posterior.places[np.minimum(at, len(ends) - 1)], posterior.effective
-        evidence[row] = posterior.log_evidence
-    twins = rng.random((len(places), count, 1)) < 0.5  # a circuit that is found stands for its twin as well
-    return np.where(twins, found[..., SWAP], found), effective, evidence
-
-
-def exact_densities(observed: Observed, evidence: np.ndarray) -> dict[str, float]:
-    """`densities` of the exact posterior, by Bayes' rule from ln p(spectrum), (N,)."""
-    z = impedance(observed.parameters, observed.frequencies, observed.topology)
-    log_p = log_likelihood(observed.z, z, observed.level) - 5 * np.log(ENDS[1] - ENDS[0]) - evidence
-    return {"nll": float(-log_p.mean()), "merged_nll": float(-log_p.mean() - np.log(2))}  # twins are equally likely
+        truth = weighed(problem, np.tile(observed.places[row], (repeats, 1)), np.zeros(repeats), rng).log_weight
+        log_p[row] = np.logaddexp.reduce(truth) - np.log(repeats) - posterior.log_evidence
+    twins = rng.random((len(places), count, 1)) < 0.5  # a circuit that is found stands for its twin, equally likely
+    exact = {"nll": float(-log_p.mean()), "merged_nll": float(-log_p.mean() - np.log(2))}
+    return np.where(twins, found[..., SWAP], found), effective, exact
 
 
 def densities(model: Any, observed: Observed, size: int = 512) -> dict[str, float]:

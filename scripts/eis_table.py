@@ -9,6 +9,7 @@ from mid-grid and from the truth, the network, and the network's draws weighed b
   topology=series        series or parallel
   noise=0.01             relative size, modulus noise
   count=2000             spectra
+  rs=0                   largest series resistance, ohm (log-uniform); with topology=parallel grid=false
   points=50              frequencies of each, from 1 Hz to 1 MHz
   grid=true              circuits on the 12-point grid; false: anywhere in its range
   checkpoint=PATH        of the network (a file or run folder); null: its rows are left out
@@ -47,7 +48,7 @@ from evaluation.eis_methods import (
     uniform,
 )  # fmt: skip
 from evaluation.eis_ranking import predicted, reweighted
-from evaluation.eis_samples import densities, drawn, exact_densities, near_the_truth, posterior_scores, weighed
+from evaluation.eis_samples import densities, drawn, exact_draws, near_the_truth, posterior_scores
 from runtime import device
 from runtime.errors import UsageError
 from scripts.arguments import at_least, command, ends_in, parse
@@ -77,6 +78,7 @@ class Settings:
     topology: str = "series"
     noise: float = 0.01
     count: int = 2000
+    rs: float = 0.0
     points: int = 50
     grid: bool = True
     checkpoint: str | None = None
@@ -131,10 +133,9 @@ def fit_scores(observed: Observed, found: np.ndarray) -> Scores:
 
 def sampled(observed: Observed, places: np.ndarray, log_q: np.ndarray, count: int, rng: np.random.Generator) -> Scores:
     """The scores of draws weighed by the exact likelihood, with their effective sizes' quantiles."""
-    weighted, effective, evidence = weighed(observed, places, log_q, count, rng)
+    weighted, effective, exact = exact_draws(observed, places, log_q, count, rng)
     low, middle = np.quantile(effective, [0.01, 0.5])
-    found = exact_densities(observed, evidence) | posterior_scores(observed, weighted)
-    return found | {"effective_1%": float(low), "effective_50%": float(middle)}
+    return exact | posterior_scores(observed, weighted) | {"effective_1%": float(low), "effective_50%": float(middle)}
 
 
 def summary(scores: Scores, fit: Scores) -> Scores:
@@ -171,11 +172,15 @@ def work(arguments: list[str]) -> None:
     device.select(given.device)
     if not given.noise > 0:
         raise UsageError(f"noise must be above 0, got {given.noise}.")
+    if given.rs and (given.grid or given.topology == "series"):
+        raise UsageError(f"rs={given.rs:g} needs grid=false and topology=parallel (in series, Rs is part of Rsh).")
     prior = "grid" if given.grid else "continuous"
-    source = Spectra(topology=given.topology, noise=given.noise, points=given.points, prior=prior)
+    source = Spectra(topology=given.topology, noise=given.noise, points=given.points, prior=prior, rs=given.rs)
     rng = np.random.default_rng([given.seed, 7])
     batch = source.take(np.arange(given.count), rng)
-    observed = Observed(batch["x"], batch["target"], three_known(given.count, rng), given.topology, given.noise)
+    observed = Observed(
+        batch["x"], batch["target"], three_known(given.count, rng), given.topology, given.noise, given.rs
+    )
     model, blind = (None if path is None else load_run(path, data=False).model
                     for path in (given.checkpoint, given.no_spectrum))  # fmt: skip
     rows = on_grid(given, observed, model, blind) if given.grid else off_grid(given, observed, model)

@@ -94,7 +94,9 @@ def test_scores_beside_the_oracles():
     assert "merged_nll_gap" not in found
 
 
-@pytest.mark.parametrize("changes", [{"noise": (0.01, 0.02)}, {"points": (5, 12)}, {"rs": 10.0}, {"kinds": ["phase"]}])
+@pytest.mark.parametrize(
+    "changes", [{"noise": (0.01, 0.02)}, {"points": (5, 12)}, {"rs": 10.0, "prior": "grid"}, {"kinds": ["phase"]}]
+)
 def test_data_without_an_oracle_are_refused(changes):
     with pytest.raises(UsageError, match="evaluation=eis needs spectra"):
         eis.CircuitRecovery().check(run_of(Spectra(**OPTIONS | changes), None).pipeline)

@@ -116,15 +116,20 @@ def test_starts_about_the_truth_have_the_density_they_say():
     np.testing.assert_allclose(close.mean(axis=1), 0.5, atol=0.01)
 
 
-@pytest.mark.parametrize("topology", ["series", "parallel"])
-def test_the_weighed_posterior_is_calibrated_and_holds_both_twins(topology):
-    rng = np.random.default_rng(0)
-    truths = rng.uniform(-0.5, 11.5, (80, 5))
-    f = default_frequencies(12)
-    z = noisy(impedance(circuits(truths), f, topology), 0.02, rng)
+def measured(truths, topology, level, points, rs=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    f = np.geomspace(1, 1e4 if points < 5 else 1e6, points)
+    series = rs * 1000 ** -rng.random(len(truths))
+    z = noisy(impedance(circuits(truths), f, topology, series), level, rng)
     x = np.stack([np.tile(np.log10(f), (len(z), 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
-    own = Observed(x, truths, np.zeros(truths.shape), topology, 0.02)
-    places, effective, _ = eis_samples.weighed(own, *eis_samples.near_the_truth(own, 100, rng), 100, rng)
+    return Observed(x, truths, np.zeros(truths.shape), topology, level, rs), rng
+
+
+@pytest.mark.parametrize("topology, rs", [("series", 0.0), ("parallel", 0.0), ("parallel", 300.0)])
+def test_the_exact_posterior_is_calibrated_and_holds_both_twins(topology, rs):
+    truths = np.random.default_rng(1).uniform(-0.5, 11.5, (80, 5))
+    own, rng = measured(truths, topology, 0.02, 12, rs)
+    places, effective, exact = eis_samples.exact_draws(own, *eis_samples.near_the_truth(own, 100, rng), 100, rng)
     assert places.shape == (80, 100, 5) and np.median(effective) > 50
     twin = (canonical(circuits(places)) == circuits(places)).all(axis=-1).mean()
     assert twin == pytest.approx(0.5, abs=0.03)
@@ -134,22 +139,22 @@ def test_the_weighed_posterior_is_calibrated_and_holds_both_twins(topology):
     assert min(covered) > 0.75 and np.mean(covered) == pytest.approx(0.9, abs=0.05) and min(chances) > 1e-3
     off = eis_samples.posterior_scores(own, np.broadcast_to(places.mean(axis=1, keepdims=True), places.shape), bins=8)
     assert off["coverage90_TER"] < 0.1
+    assert found["residual"] == pytest.approx(0.025, rel=0.3)  # the mean size of the noise, .02 sqrt(pi / 2)
 
 
-@pytest.mark.parametrize("topology", ["series", "parallel"])
-def test_the_exact_density_is_bayes_rule(topology):
+@pytest.mark.parametrize("topology, rs", [("series", 0.0), ("parallel", 0.0), ("parallel", 300.0)])
+def test_the_exact_density_is_bayes_rule(topology, rs):
     """Against the mean likelihood of circuits of the prior, which a spectrum of three vague points lets count."""
-    rng = np.random.default_rng(0)
-    truths, level = np.array([[5.0, 6, 4, 3, 8], [2.0, 8, 8, 5, 5]]), 0.3
-    f = np.array([1.0, 100.0, 1e4])
-    z = noisy(impedance(circuits(truths), f, topology), level, rng)
-    x = np.stack([np.tile(np.log10(f), (2, 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
-    own = Observed(x, truths, np.zeros(truths.shape), topology, level)
-    *_, evidence = eis_samples.weighed(own, *eis_samples.near_the_truth(own, 400, rng), 2000, rng)
-    found = eis_samples.exact_densities(own, evidence)
-    prior = impedance(circuits(rng.uniform(-0.5, 11.5, (200_000, 5))), f, topology)
-    each = np.exp(np.stack([log_likelihood(row, prior, level) for row in own.z]))
-    log_p = log_likelihood(own.z, impedance(own.parameters, f, topology), level) - np.log(12**5 * each.mean(axis=1))
-    assert (each.std(axis=1) / each.mean(axis=1) / np.sqrt(200_000) < 0.05).all()
-    assert found["nll"] == pytest.approx(-log_p.mean(), abs=0.15)
+    own, rng = measured(np.array([[5.0, 6, 4, 3, 8], [2.0, 8, 8, 5, 5]]), topology, 0.3, 3, rs)
+    *_, found = eis_samples.exact_draws(own, *eis_samples.near_the_truth(own, 400, rng), 1000, rng)
+    draws = 200_000
+    series = rs * 1000 ** -rng.random(draws)
+    prior = impedance(circuits(rng.uniform(-0.5, 11.5, (draws, 5))), own.frequencies, topology, series)
+    true = impedance(own.parameters[:, None], own.frequencies, topology, series[:20_000])
+    log_p = []
+    for z, mine in zip(own.z, true, strict=True):
+        each = np.exp(log_likelihood(z, prior, 0.3))
+        assert each.std() / each.mean() / np.sqrt(draws) < 0.05
+        log_p.append(np.log(np.exp(log_likelihood(z, mine, 0.3)).mean() / each.mean()) - 5 * np.log(12))
+    assert found["nll"] == pytest.approx(-np.mean(log_p), abs=0.15)
     assert found["merged_nll"] == pytest.approx(found["nll"] - np.log(2))

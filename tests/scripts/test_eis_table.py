@@ -61,7 +61,7 @@ def test_methods_off_the_grid(runs, tmp_path):
 
 
 MISTAKES = {"count=3": "count must be at least 20", "topology=ring": "series or", "out=t.csv": "ends in .json",
-            "noise=0": "noise must be above 0, got 0.0"}  # fmt: skip
+            "rs=10": "rs=10 needs grid=false", "noise=0": "noise must be above 0, got 0.0"}  # fmt: skip
 
 
 @pytest.mark.parametrize("told", list(MISTAKES))
