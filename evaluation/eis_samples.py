@@ -64,9 +64,7 @@ def exact_draws(
     levels = (observed.level, observed.level)
     for row, z in enumerate(observed.z):
         measured: Any = SimpleNamespace(frequencies=observed.frequencies, z=z)  # no Spectrum: noise may look inductive
-        problem = Problem(
-            measured, observed.topology, levels=(observed.level,) * 2, rs=(observed.rs / 1000, observed.rs)
-        )
+        problem = Problem(measured, observed.topology, levels=levels, rs=(observed.rs / 1000, observed.rs))
         posterior = infer(problem, places[row], log_q[row], 2 * count, rng)
         ends = np.cumsum(posterior.weights)
         at = np.searchsorted(ends, (np.arange(count) + rng.random()) / count * ends[-1])

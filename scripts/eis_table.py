@@ -9,10 +9,10 @@ from mid-grid and from the truth, the network, and the network's draws weighed b
   topology=series        series or parallel
   noise=0.01             relative size, modulus noise
   count=2000             spectra
-  rs=0                   largest series resistance, ohm (log-uniform); with topology=parallel grid=false
+  rs=null                largest series resistance, ohm (log-uniform); null: what the network knows, else none
   points=50              frequencies of each, from 1 Hz to 1 MHz
   grid=true              circuits on the 12-point grid; false: anywhere in its range
-  checkpoint=PATH        of the network (a file or run folder); null: its rows are left out
+  checkpoint=PATH        of the network, or a shipped one's name (series, parallel); null: its rows are left out
   no_spectrum=PATH       of a run of experiment=eis_no_spectrum; null: its row is left out
   width=128              circuits that the network's list holds
   samples=500            circuits drawn for each spectrum off the grid
@@ -47,11 +47,13 @@ from evaluation.eis_methods import (
     three_known,
     uniform,
 )  # fmt: skip
+from evaluation.eis_predictor import ProbabilisticEISPredictor
 from evaluation.eis_ranking import predicted, reweighted
 from evaluation.eis_samples import densities, drawn, exact_draws, near_the_truth, posterior_scores
 from runtime import device
 from runtime.errors import UsageError
 from scripts.arguments import at_least, command, ends_in, parse
+from scripts.eis_models import load
 from training.experiment import load_run
 from visualizers.canvas import write
 
@@ -78,7 +80,7 @@ class Settings:
     topology: str = "series"
     noise: float = 0.01
     count: int = 2000
-    rs: float = 0.0
+    rs: float | None = None
     points: int = 50
     grid: bool = True
     checkpoint: str | None = None
@@ -163,6 +165,16 @@ def lines(rows: dict[str, Scores], shown: dict[str, str]) -> list[str]:
     return found
 
 
+def trained(given: Settings) -> ProbabilisticEISPredictor:
+    """The predictor of the checkpoint; UsageError where it learned other circuits than those asked for."""
+    found = load(str(given.checkpoint), given.device).predictor
+    for what, own, asked in (("topology", found.topology, given.topology),
+                             ("grid", str(found.prior == "grid").lower(), str(given.grid).lower())):  # fmt: skip
+        if own != asked:
+            raise UsageError(f"{given.checkpoint} was trained for {what}={own}, got {what}={asked}.")
+    return found
+
+
 def work(arguments: list[str]) -> None:
     """Makes the spectra, scores every method, prints the table and writes the file asked for."""
     given, _ = parse(arguments, Settings)
@@ -172,17 +184,18 @@ def work(arguments: list[str]) -> None:
     device.select(given.device)
     if not given.noise > 0:
         raise UsageError(f"noise must be above 0, got {given.noise}.")
-    if given.rs and (given.grid or given.topology == "series"):
-        raise UsageError(f"rs={given.rs:g} needs grid=false and topology=parallel (in series, Rs is part of Rsh).")
+    predictor = trained(given) if given.checkpoint else None
+    rs = (predictor.rs[1] if predictor else 0.0) if given.rs is None else given.rs
+    if rs and (given.grid or given.topology == "series"):
+        raise UsageError(f"rs={rs:g} needs grid=false and topology=parallel (in series, Rs is part of Rsh).")
     prior = "grid" if given.grid else "continuous"
-    source = Spectra(topology=given.topology, noise=given.noise, points=given.points, prior=prior, rs=given.rs)
+    source = Spectra(topology=given.topology, noise=given.noise, points=given.points, prior=prior, rs=rs)
     rng = np.random.default_rng([given.seed, 7])
     batch = source.take(np.arange(given.count), rng)
-    observed = Observed(
-        batch["x"], batch["target"], three_known(given.count, rng), given.topology, given.noise, given.rs
-    )
-    model, blind = (None if path is None else load_run(path, data=False).model
-                    for path in (given.checkpoint, given.no_spectrum))  # fmt: skip
+    mask = three_known(given.count, rng)
+    observed = Observed(batch["x"], batch["target"], mask, given.topology, given.noise, rs)
+    model = predictor.model if predictor else None
+    blind = load_run(given.no_spectrum, data=False).model if given.no_spectrum else None
     rows = on_grid(given, observed, model, blind) if given.grid else off_grid(given, observed, model)
     print("\n".join(lines(rows, SHOWN if given.grid else SHOWN_OFF)))
     if model is not None:
