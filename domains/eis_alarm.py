@@ -60,12 +60,3 @@ def residual_alarm(
     worst = int(np.argmax(medians))
     allowed = allowed_residual(noise, len(off), known)
     return Alarm(float(medians[worst]), allowed, bool(medians[worst] > allowed), float(frequencies[worst + 1]))
-
-
-def noise_of(residuals: Impedance, elements: int) -> float:
-    """The noise, as a share of |Z| on the real and on the imaginary part, in the residuals (F,) of a linear fit.
-
-    elements: how many coefficients were fitted, which have taken their part of the noise away.
-    """
-    freedom = max(2 * len(residuals) - elements, 1)
-    return float(np.sqrt((np.abs(residuals) ** 2).sum() / freedom))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domains.eis import HIGHEST, LOWEST, NAMES, POINTS, UNITS, derivatives, impedance, invariants
+from domains.eis import HIGHEST, LOWEST, NAMES, POINTS, derivatives, impedance, invariants
 from domains.eis_family import profile, ridge, within_prior
+from domains.eis_units import UNIT_OF, si
 from runtime.errors import UsageError
 
 WIDTH = np.log(HIGHEST / LOWEST) * POINTS / (POINTS - 1) / np.sqrt(12)  # standard deviation of the prior's ln p
@@ -18,8 +19,6 @@ RIDGE = 100  # circuits along the direction that nothing shows
 RS_WIDTH = 100.0  # ohm, of the series resistance
 SHARE = 0.15  # of the prior's standard deviation: below it something is determined (to about half a grid step)
 WIDER = 10.0  # times wider a prior that must not make the difference
-UNIT_OF = {**dict(zip(NAMES, UNITS, strict=True)), "Rs": "ohm", "TER": "ohm", "TEC": "F", "tau_1": "s", "tau_2": "s"}
-PREFIXES = ((1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"))
 
 
 @dataclass(frozen=True)
@@ -142,24 +141,18 @@ def _slopes(parameters: np.ndarray, topology: str) -> dict[str, np.ndarray]:
     return {name: np.log(up[name] / down[name]) / (2 * h) for name in up}
 
 
-def with_unit(value: float, unit: str) -> str:
-    """A number in words: 1234.5, "ohm" -> "1.23 kohm"."""
-    factor, prefix = next(((f, p) for f, p in PREFIXES if abs(value) >= f), PREFIXES[-1])
-    return f"{value / factor:.3g} {prefix}{unit}"
-
-
 def _sentence(quantities: dict[str, Quantity], families: dict[str, np.ndarray], swap: bool, together: bool) -> str:
     """The verdict in plain words; together: the families are one."""
     if not set(quantities) & {*NAMES, "Rs"}:
         return "All parameters are given, so that the spectrum has nothing to determine."
-    sure = [f"{name} = {with_unit(q.value, UNIT_OF[name])} +- "
-            + (with_unit(q.deviation, "ohm") if name == "Rs" else f"{100 * q.deviation:.2g}%")
+    sure = [f"{name} = {si(q.value, UNIT_OF[name])} ± "
+            + (si(q.deviation, "Ω") if name == "Rs" else f"{100 * q.deviation:.2g}%")
             for name, q in quantities.items() if q.determined and q.deviation > 0]  # fmt: skip
     said = [f"This spectrum determines {', '.join(sure)}." if sure else "This spectrum determines nothing by itself."]
     ranges = {}
     for name, circuits in families.items():
         values = circuits[:, NAMES.index(name)]
-        ranges[name] = f"from {with_unit(values.min(), UNIT_OF[name])} to {with_unit(values.max(), UNIT_OF[name])}"
+        ranges[name] = f"from {si(values.min(), UNIT_OF[name])} to {si(values.max(), UNIT_OF[name])}"
     if together:
         first, *others = ranges
         beside = " and ".join(f"{name} {ranges[name]}" for name in others)

@@ -2,6 +2,8 @@
 
 import math
 
+UNIT_OF = {"Rsh": "Ω", "Ra": "Ω", "Rb": "Ω", "Ca": "F", "Cb": "F", "Rs": "Ω", "TER": "Ω", "TEC": "F", "tau_1": "s",
+           "tau_2": "s"}  # fmt: skip
 PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 
 

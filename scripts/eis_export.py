@@ -30,10 +30,10 @@ def impedance_py(parameters: np.ndarray, topology: str, rs: float = 0.0) -> dict
 
 
 def write_records(records: Sequence[Mapping[str, Any]], path: Path | str) -> Path:
-    """Records of spectra as JSON (all of it) or CSV (a row each, `flat`), by the path's suffix."""
+    """Records of spectra as JSON (all of it) or CSV (a row each, `flat`, without marginals), by the path's suffix."""
     if str(path).endswith(".json"):
         return write(path, lambda file: file.write_text(json.dumps(records, indent=1, allow_nan=False) + "\n"))
-    rows = [flat(record) for record in records]
+    rows = [flat({key: value for key, value in record.items() if key != "marginals"}) for record in records]
     columns = list(dict.fromkeys(key for row in rows for key in row))
 
     def save(file: Path) -> None:

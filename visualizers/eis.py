@@ -99,6 +99,11 @@ def _bode(modulus: Any, phase: Any, picture: Picture) -> None:
     modulus.plot(dense, np.abs(best), color=SAMPLES, linewidth=1.4, label="best circuit", zorder=3)
     phase.plot(dense, np.angle(best, deg=True), color=SAMPLES, linewidth=1.4, zorder=3)
     modulus.set(xscale="log", yscale="log", ylabel="|Z| (Ω)", title="Bode")
+    if np.ptp(np.log10(np.abs(picture.z))) < 1:  # else the few labels of a logarithmic axis are powers of ten
+        from matplotlib.ticker import EngFormatter
+
+        modulus.yaxis.set_major_formatter(EngFormatter(sep=""))
+        modulus.yaxis.set_minor_formatter(EngFormatter(sep=""))
     phase.set(xscale="log", xlabel="frequency (Hz)", ylabel="phase (°)")
 
 

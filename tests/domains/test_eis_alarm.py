@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from domains.eis import default_frequencies, impedance
-from domains.eis_alarm import CONTACTS, FALSE, INSTRUMENT, TOLERANCE, allowed_residual, noise_of, residual_alarm
+from domains.eis_alarm import CONTACTS, FALSE, INSTRUMENT, TOLERANCE, allowed_residual, residual_alarm
 from domains.eis_fit import levenberg_marquardt
 from domains.eis_noise import noisy
 
@@ -51,18 +51,6 @@ def test_what_the_user_names_has_tolerances():
     assert allowed_residual(0.01, 50, ["Ca", "Cb"]) == pytest.approx(plain + TOLERANCE)
     assert allowed_residual(0.01, 50, ["Rs"]) == pytest.approx(plain + CONTACTS)
     assert allowed_residual(0.0, 50) == INSTRUMENT
-
-
-def test_noise_comes_back_from_the_residuals_of_a_linear_fit():
-    rng = np.random.default_rng(2)
-    base = np.vander(np.linspace(-1, 1, 60), 8) + 0j
-    levels = []
-    for _ in range(300):
-        noise = 0.01 * (rng.standard_normal(60) + 1j * rng.standard_normal(60))
-        both = np.concatenate([base.real, base.imag]), np.concatenate([noise.real, noise.imag])
-        left = both[1] - both[0] @ np.linalg.lstsq(*both, rcond=None)[0]
-        levels.append(noise_of(left[:60] + 1j * left[60:], 8))
-    assert np.mean(levels) == pytest.approx(0.01, rel=0.01)
 
 
 @pytest.mark.parametrize("level", [0.003, 0.011])
