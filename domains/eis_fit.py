@@ -82,15 +82,18 @@ def levenberg_marquardt(
     if rs is not None:
         q[:, 5] = rs
     blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
-    parts = [_Block(z[rows], w[rows], topology, free, beyond).fit(q[rows], steps if free else 0) for rows in blocks]
+    parts = [Residuals(z[rows], w[rows], topology, free, beyond).fit(q[rows], steps if free else 0) for rows in blocks]
     q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
     names = tuple((*NAMES, "Rs")[i] for i in free)
     variance = squares / max(2 * z.shape[1] - len(free), 1)
     return Fit(np.exp(q[:, :5]), q[:, 5], residual, tried, names, normal, variance)
 
 
-class _Block:
-    """Some rows: their spectra (n, F), angular frequencies (n, F), and which of ln p and Rs are free."""
+class Residuals:
+    """Relative residuals of rows: spectra z (n, F) at angular frequencies w (n, F), some of ln p and Rs (5) free.
+
+    q (n, 6) is ln p and Rs in ohm. Memory is reused: what `linearised` gives are new arrays all the same.
+    """
 
     def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int], beyond: float | np.ndarray):
         self.weight = 1 / np.abs(z)

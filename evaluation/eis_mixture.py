@@ -5,12 +5,14 @@ from math import lgamma
 
 import numpy as np
 
-from domains.eis import derivatives
+from domains.eis import LOWEST
+from domains.eis_fit import Residuals
 from evaluation.eis_likelihood import Problem
-from evaluation.eis_proposals import CELL, from_places
+from evaluation.eis_proposals import CELL
 
 FREEDOM = 5.0  # degrees of freedom of the proposals' tails
 LONGEST = 1.0  # cells of a step
+SETTLED, MOST = 0.1, 0.75  # twice the nats that a step of so many circuits gains at the end of the search
 HOPELESS = 12.0  # nats of a component's mass below the largest
 
 
@@ -41,64 +43,69 @@ class Mixture:
         return constant + most + np.log(np.exp(each - most).mean(axis=0))
 
 
-def linearised(problem: Problem, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals (M, 2F) over |Z observed| at places (M, 5), and minus their derivatives (M, 2F, d) by free places.
-
-    Rs is the best one for each; where it is free and inside its range, its direction is taken out of the derivatives.
-    """
-    observed, free = problem.spectrum.z, problem.free
-    scale = 1 / np.abs(observed)
-    left = (observed - problem.impedance(places)) * scale
-    slope = derivatives(from_places(places), problem.spectrum.frequencies, problem.topology)[..., free]
-    slope = slope * CELL[free] * scale[:, None]
-    best = left.real @ scale / (scale @ scale)
-    rs = np.clip(best, *problem.rs)
-    left = left - rs[:, None] * scale
-    slope = np.concatenate([slope.real, slope.imag], axis=-2)
-    if problem.rs_free:
-        direction = np.concatenate([scale, 0 * scale]) / np.sqrt(scale @ scale)
-        along = (rs == best)[:, None, None] * (direction @ slope)[:, None]
-        slope = slope - direction[:, None] * along
-    return np.concatenate([left.real, left.imag], axis=-1), slope
-
-
 def around(problem: Problem, places: np.ndarray, reach: float, steps: int, bounds: tuple[float, float]) -> Mixture:
-    """The mixture around circuits at places (M, 5), each moved onto the spectrum by `steps` steps (0: not at all).
+    """The mixture around circuits at places (M, 5), each moved onto the spectrum by at most `steps` steps (0: not).
 
-    Gauss-Newton steps with Levenberg's damping, for the noise level that the fit so far has. A normal prior of `reach`
-    cells about the start keeps what the spectrum leaves open where it was, and is the component's width in that
-    direction. bounds: of the centres, in places. Components without hope of a share in the posterior are left out.
+    Gauss-Newton steps with Levenberg's damping, for the noise level that the fit so far has; Rs, where it is free, goes
+    along. A normal prior of `reach` cells about the start keeps what the spectrum leaves open where it was, and is the
+    component's width in that direction. bounds: of the centres, in places. Components without hope of a share in the
+    posterior are left out.
     """
-    free = problem.free
-    start, full = places[:, free], places.copy()
-    ridge = np.eye(len(free)) / reach**2
-    damping = np.full(len(start), 1e-3)
-    left, slope = linearised(problem, full)
-    for _ in range(steps):
-        weight = fitted_level(problem, left)[:, None] ** -2
-        at = full[:, free]
-        normal = slope.swapaxes(1, 2) @ slope * weight[..., None] + ridge
-        pull = (left[:, None] @ slope)[:, 0] * weight - (at - start) / reach**2
-        damped = normal + damping[:, None, None] * normal * np.eye(len(free))
-        step = np.linalg.solve(damped, pull[..., None])[..., 0]
-        step /= np.maximum(np.abs(step).max(axis=1, keepdims=True) / LONGEST, 1)
-        trial = full.copy()
-        trial[:, free] = np.clip(at + step, *bounds)
-        new_left, new_slope = linearised(problem, trial)
-        far = ((trial[:, free] - start) ** 2 - (at - start) ** 2).sum(axis=1) / reach**2
-        better = ((new_left**2 - left**2) * weight).sum(axis=1) + far <= 0
-        full[better], left[better], slope[better] = trial[better], new_left[better], new_slope[better]
+    count, free = len(places), problem.free
+    points = 2 * len(problem.spectrum.z)
+    q = np.concatenate([np.log(LOWEST) + places * CELL, np.full((count, 1), problem.rs[0])], axis=1)
+    moving = free + [5] if problem.rs_free else free
+    z, w = (np.broadcast_to(row, (count, points // 2)) for row in (problem.spectrum.z, _angular(problem)))
+    residuals = Residuals(z, w, problem.topology, moving, 1.0)
+    stay = np.array([(reach * CELL[i]) ** -2 for i in free] + [0.0] * problem.rs_free)
+    ends = np.stack(
+        [np.append(np.log(LOWEST) + bound * CELL, rs) for bound, rs in zip(bounds, problem.rs, strict=True)]
+    )
+    ends, start, limit = ends[:, moving], q[:, moving], np.append(LONGEST * CELL, np.inf)[moving]
+
+    def level(squares: np.ndarray) -> np.ndarray:
+        return np.clip(np.sqrt(squares / points), *problem.levels)
+
+    damping, diagonal = np.full(count, 1e-3), np.arange(len(moving))
+    _, squares, normal, gradient = residuals.linearised(q, slice(None))
+    if problem.rs_free:  # the best one for each start: it is linear
+        q[:, 5] = np.clip(q[:, 5] - gradient[:, -1] / normal[:, -1, -1], *problem.rs)
+        _, squares, normal, gradient = residuals.linearised(q, slice(None))
+    for _ in range(steps if moving else 0):
+        at, weight = q[:, moving], level(squares) ** -2.0
+        matrix = normal * weight[:, None, None]
+        pull = -gradient * weight[:, None] - (at - start) * stay
+        held = (at <= ends[0]) & (pull < 0) | (at >= ends[1]) & (pull > 0)
+        matrix *= ~(held[:, :, None] | held[:, None])
+        own = matrix[:, diagonal, diagonal] + stay
+        matrix[:, diagonal, diagonal] = np.where(held, 1, own * (1 + damping[:, None]) + 1e-12)
+        step = np.linalg.solve(matrix, np.where(held, 0, pull)[..., None])[..., 0]
+        step /= np.maximum((np.abs(step) / limit).max(axis=1, keepdims=True), 1)
+        trial = q.copy()
+        trial[:, moving] = np.clip(at + step, *ends)
+        found = residuals.linearised(trial, slice(None))
+        far = (((trial[:, moving] - start) ** 2 - (at - start) ** 2) * stay).sum(axis=1)
+        gain = (squares - found[1]) * weight - far
+        better = gain >= 0
+        q[better] = trial[better]
+        for old, new in zip((squares, normal, gradient), found[1:], strict=True):
+            old[better] = new[better]
         damping = np.where(better, damping / 10, damping * 10)
-    level = fitted_level(problem, left)
-    precision = slope.swapaxes(1, 2) @ slope / level[:, None, None] ** 2 + ridge
-    factors = np.linalg.cholesky(np.linalg.inv(precision))
-    points = left.shape[1]
-    mass = -points * np.log(level) - (left**2).sum(axis=1) / (2 * level**2)
+        if (better & (gain < SETTLED)).mean() > MOST:
+            break
+    scale = level(squares)
+    precision = normal / scale[:, None, None] ** 2
+    precision[:, diagonal, diagonal] += stay + 1e-12
+    if problem.rs_free:  # at an end of its range it does not make up for the others
+        stuck = (q[:, 5] <= problem.rs[0]) | (q[:, 5] >= problem.rs[1])
+        precision[stuck, -1, -1] = 1e18
+    covariance = np.linalg.inv(precision)[:, : len(free), : len(free)] / CELL[free] / CELL[free, None]
+    factors = np.linalg.cholesky(covariance)
+    mass = -points * np.log(scale) - squares / (2 * scale**2)
     mass = mass + np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
     kept = mass > mass.max() - HOPELESS
-    return Mixture(full[kept][:, free], factors[kept])
+    return Mixture(((q[:, free] - np.log(LOWEST[free])) / CELL[free])[kept], factors[kept])
 
 
-def fitted_level(problem: Problem, left: np.ndarray) -> np.ndarray:
-    """The noise level (M,) that residuals (M, 2F) speak of, within the problem's range."""
-    return np.clip(np.sqrt((left**2).mean(axis=1)), *problem.levels)
+def _angular(problem: Problem) -> np.ndarray:
+    return 2 * np.pi * problem.spectrum.frequencies
