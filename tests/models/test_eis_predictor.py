@@ -12,6 +12,7 @@ from models.mlp import MLP
 from runtime.errors import UsageError
 from runtime.op import Context
 from runtime.trees import flatten
+from training.network import Mixed
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,12 @@ def test_the_loss_counts_unknown_parameters_and_its_gradient_reaches_every_weigh
     coarse, parts = CircuitLikelihood(refine=False)(predictor, data, context)
     np.testing.assert_array_equal(np.array(parts["nll"]), np.array(parts["cell_nll"]))
     assert coarse.item() != total.item()
+
+
+def test_a_lower_precision_does_not_round_the_spectrum(predictor):
+    data, context = batch(8), Context("train", mx.random.key(0), mx.array(0), mx.array(0))
+    want = CircuitLikelihood()(predictor, data, context)[0].item()
+    assert CircuitLikelihood()(Mixed(predictor, mx.bfloat16), data, context)[0].item() == want
 
 
 def test_a_network_without_densities_is_refused():
