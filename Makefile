@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA := $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),cuda,cpu),cpu)
 
-.PHONY: setup check test test-slow bench bench-gpu smoke
+.PHONY: setup check test test-slow fuzz bench bench-gpu smoke
 
 setup: ## a virtual environment with everything for development
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,9 @@ test: ## minutes
 
 test-slow: ## trains; much longer
 	$(BIN)/pytest -m slow
+
+fuzz: ## 100,000 mutated instruments' files through the readers; some minutes
+	$(BIN)/pytest -m slow -s tests/dataloaders/test_eis_files_fuzz.py
 
 bench: ## one JSON line a variant
 	$(BIN)/python benchmarks/startup.py

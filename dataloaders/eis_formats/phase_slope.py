@@ -12,7 +12,7 @@ from domains.eis import Impedance
 from domains.eis_spectrum import FEWEST
 from runtime.errors import UsageError
 
-CLEARLY = 20.0  # degrees, mean; 3,000 circuits with up to 5% noise: at most 18, 32 measured spectra: at most 12
+CLEARLY = 12.0  # degrees, mean; circuits are at 4 (median, with up to 5% noise), 32 measured spectra at most at 12
 AGAINST = -0.6  # correlation of phase and slope that noise does not give
 FEWEST_FOR_SIGN = 20  # points
 
@@ -53,8 +53,12 @@ def windows(frequencies: np.ndarray, z: Impedance) -> tuple[np.ndarray, np.ndarr
 def alternatives(frequencies: np.ndarray, z: Impedance) -> Iterator[tuple[str, np.ndarray, Impedance]]:
     """What else the columns may be: how it is said, frequencies and Z (F,)."""
     yield "with Z' and -Z'' swapped", frequencies, -z.imag - 1j * z.real
-    yield "with Z'' a thousandfold of Z', as from kohm to ohm", frequencies, z.real + 1e3j * z.imag
-    yield "with Z' a thousandfold of Z'', as from kohm to ohm", frequencies, 1e3 * z.real + 1j * z.imag
+    for factor, units in ((1e3, "kohm and ohm, or ohm and mohm"), (1e6, "Mohm and ohm, or kohm and mohm")):
+        yield f"with Z'' in units {factor:g} times as large ({units})", frequencies, z.real + 1j * factor * z.imag
+        yield f"with Z' in units {factor:g} times as large ({units})", frequencies, factor * z.real + 1j * z.imag
+    for angle, how in ((z.imag, "radians"), (np.deg2rad(z.imag), "degrees")):
+        polar = z.real * np.cos(angle) + 1j * z.real * np.sin(angle)
+        yield f"with Z' for |Z| and Z'' for a phase in {how}", frequencies, polar
     real, imaginary = np.abs(z.real), np.abs(z.imag)
     for how, f, one, two in (("Z'", real, frequencies, imaginary), ("Z''", imaginary, real, frequencies),
                              ("Z'", real, imaginary, frequencies), ("Z''", imaginary, frequencies, real)):  # fmt: skip

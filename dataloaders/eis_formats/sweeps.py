@@ -187,12 +187,14 @@ def check_polar(table: Table, layout: Layout, z: Impedance, measured: np.ndarray
 
 
 def check_signs(z: Impedance) -> None:
-    """UsageError where Z' is mostly negative."""
+    """UsageError where Z' is mostly negative, or Z'' the same everywhere."""
     negative, positive = (z.real < 0).mean(), (z.imag > 0).mean()
     if negative > 0.5:
         what = "and Z'' positive (are the columns swapped?)" if positive > 0.5 else "(is its sign or column wrong?)"
         raise UsageError(f"Z' is negative in {negative:.0%} of the rows {what}; needed: Z' above 0 and Z'' below 0, "
                          "capacitive.")  # fmt: skip
+    if len(z) >= FEWEST and z.imag[0] and (z.imag == z.imag[0]).all():
+        raise UsageError(f"Z'' is {z.imag[0]:g} in all {len(z)} rows; needed: the measured values.")
 
 
 def split(frequencies: np.ndarray, z: Impedance, table: Table) -> tuple[list[np.ndarray], list[str]]:
