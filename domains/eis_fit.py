@@ -54,14 +54,14 @@ def middle(count: int = 1) -> np.ndarray:
 def levenberg_marquardt(
     frequencies: np.ndarray, z: Impedance, start: np.ndarray, topology: str,
     known: Mapping[str, float | np.ndarray] | None = None, rs: float | np.ndarray | None = 0.0, steps: int = 100,
-    beyond: float | np.ndarray = BEYOND,
+    beyond: float | np.ndarray = BEYOND, enough: float = 0.0,
 ) -> Fit:  # fmt: skip
-    """Least squares of (Z_model - Z) / |Z| from each start (N, 5), in ln p.
+    """Least squares of (Z_model - Z) / |Z| from each start (N, 5), or (N, 6) with Rs (else 0) last, in ln p.
 
     frequencies: (F,) or (N, F) in Hz; z: (F,) for one spectrum or (N, F) for one each. known: values held, by name,
     numbers or (N,). rs: the series resistance in ohm, a number or (N,), or None to fit it too, from 0 up. beyond: how
-    far outside the grid parameters may go, a factor or (5,). Raises UsageError for unknown names, or when Rs and a
-    series Rsh, which are one resistance, are both free.
+    far outside the grid parameters may go, a factor or (5,). enough: sum of squares at which a row stops. Raises
+    UsageError for unknown names, or when Rs and a series Rsh, which are one resistance, are both free.
     Source: Marquardt 1963, J. SIAM 11, 431, damping by the diagonal; parameters at a bound that push outwards are held.
     """
     check_topology(topology)
@@ -78,11 +78,14 @@ def levenberg_marquardt(
     z = np.asarray(z, np.complex128)
     z = np.broadcast_to(z, (count, z.shape[-1]))
     w = np.broadcast_to(2 * np.pi * np.asarray(frequencies, float), z.shape)
-    q = np.concatenate([np.log(start), np.zeros((count, 1))], axis=1)
-    if rs is not None:
-        q[:, 5] = rs
+    q = np.zeros((count, 6))
+    q[:, :5] = np.log(start[:, :5])
+    q[:, 5] = rs if rs is not None else start[:, 5] if start.shape[1] == 6 else 0
     blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
-    parts = [Residuals(z[rows], w[rows], topology, free, beyond).fit(q[rows], steps if free else 0) for rows in blocks]
+    parts = [
+        Residuals(z[rows], w[rows], topology, free, beyond).fit(q[rows], steps if free else 0, enough)
+        for rows in blocks
+    ]
     q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
     names = tuple((*NAMES, "Rs")[i] for i in free)
     variance = squares / max(2 * z.shape[1] - len(free), 1)
@@ -102,14 +105,16 @@ class Residuals:
         bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
         self.low, self.high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
 
-    def fit(self, q: np.ndarray, steps: int) -> tuple[np.ndarray, ...]:
+    def fit(self, q: np.ndarray, steps: int, enough: float) -> tuple[np.ndarray, ...]:
         """Best q, mean |dZ| / |Z|, steps tried, J^T J and the sum of squares from q (n, 6)."""
         n, free = len(q), self.free
         q = q.copy()
         q[:, free] = np.clip(q[:, free], self.low, self.high)
         residual, squares, normal, gradient = self.linearised(q, slice(None))
-        damping, tried, rows = np.full(n, FIRST), np.zeros(n, int), np.arange(n)
+        damping, tried, rows = np.full(n, FIRST), np.zeros(n, int), np.nonzero(squares > enough)[0]
         for _ in range(steps):
+            if not len(rows):
+                break
             at = slice(None) if len(rows) == n else rows
             here = q[at][:, free]
             step, gain = self.step(here, normal[at], gradient[at], damping[at])
@@ -124,9 +129,7 @@ class Residuals:
             q[kept] = new[better]
             for old, fresh in zip((residual, squares, normal, gradient), found, strict=True):
                 old[kept] = fresh[better]
-            rows = rows[~done & (damping[rows] < 1e8)]
-            if not len(rows):
-                break
+            rows = rows[~done & (damping[rows] < 1e8) & (squares[rows] > enough)]
         return q, residual, tried, normal, squares
 
     def step(self, here, normal, gradient, damping) -> tuple[np.ndarray, np.ndarray]:

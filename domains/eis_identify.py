@@ -5,7 +5,9 @@ that the continuous prior has. In the parallel circuit without known parameters 
 bends; there the normal posteriors across `domains.eis_family.ridge` are added up along it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -40,16 +42,31 @@ class Verdict:
 
     quantities: by name, the parameters that were free ("Rs" last) and the invariants. singular (k,): of the whitened
     Jacobian by the free parameters in standard deviations of the prior, descending; of a direction with less than 1
-    the prior says more than the spectrum. families: for each parameter that is not determined, circuits (M, 5)
-    ascending in it that fit within the noise. swap: whether the circuit with its membranes changed over fits as well.
-    sentence: all of it in plain words.
+    the prior says more than the spectrum. swap: whether the circuit with its membranes changed over fits as well.
+    ridge: circuits (M, 5) of the prior with exactly the same spectrum, where that is all that is open, else None.
     """
 
     quantities: dict[str, Quantity]
     singular: np.ndarray
-    families: dict[str, np.ndarray]
     swap: bool
-    sentence: str
+    ridge: np.ndarray | None
+    _profile: Callable[[str], np.ndarray]
+
+    @cached_property
+    def families(self) -> dict[str, np.ndarray]:
+        """For each parameter that is not determined, circuits (M, 5) ascending in it that fit within the noise."""
+        found = {}
+        for name in (name for name in NAMES if name in self.quantities and not self.quantities[name].determined):
+            if self.ridge is None:
+                found[name] = self._profile(name)
+            else:
+                found[name] = self.ridge[np.argsort(self.ridge[:, NAMES.index(name)])]
+        return found
+
+    @cached_property
+    def sentence(self) -> str:
+        """All of it in plain words."""
+        return _sentence(self)
 
 
 def verdict(
@@ -67,39 +84,47 @@ def verdict(
     if not set(known) <= set(NAMES):
         raise UsageError(f"known parameters are among {', '.join(NAMES)}, got {', '.join(known)}.")
     free = [i for i, name in enumerate(NAMES) if name not in known] + [5] * rs_free
-    names, width = [(*NAMES, "Rs")[i] for i in free], np.r_[WIDTH, RS_WIDTH][free]
+    width = np.r_[WIDTH, RS_WIDTH][free]
     rows = whitened(parameters, frequencies, topology, level, rs)[:, free] * width
     covariance, wide = (np.linalg.inv(rows.T @ rows + np.eye(len(free)) / w**2) for w in (1, WIDER))
-    variance, determined = np.diag(covariance), np.diag(wide) < SHARE**2
-    circuits = None
-    if topology == "parallel" and not known:
-        whole = ridge(parameters)
-        with np.errstate(divide="ignore"):  # equal time constants: a membrane of 0 ohm
-            ends = np.ptp(np.log(whole), axis=0) / np.sqrt(12) / WIDTH
-        determined = determined & (np.r_[ends, 0][free] < SHARE)
-        inside = np.nonzero(within_prior(whole) | (np.arange(len(whole)) == len(whole) // 2))[0]
-        if len(inside) > 2:
-            circuits = whole[inside[np.unique(np.linspace(0, len(inside) - 1, RIDGE).astype(int))]]
-            variance = _along(circuits, frequencies, level, rs, width)
-    values = (*parameters, rs)
-    quantities = {name: Quantity(float(values[i]), float(w * np.sqrt(v)), bool(sure))
-                  for name, i, w, v, sure in zip(names, free, width, variance, determined, strict=True)}  # fmt: skip
+    summary = {}
     slopes = _slopes(parameters, topology)
     for name, value in invariants(parameters, topology).items():
         if name not in NAMES:
             slope = np.r_[slopes[name], 0][free] * width
             deviation, loose = (float(np.sqrt(slope @ matrix @ slope)) for matrix in (covariance, wide))
-            quantities[name] = Quantity(float(value), deviation, bool(loose < SHARE * WIDTH[0]))
-    families = {}
-    for k, name in enumerate(names):
-        if not determined[k] and name != "Rs":
-            along = np.zeros(6)
-            along[free] = covariance[:, k] * width / (covariance[k, k] * width[k])
-            families[name] = circuits[np.argsort(circuits[:, free[k]])] if circuits is not None else profile(
-                parameters, name, frequencies, topology, level, known, rs, rs_free, along[:5])  # fmt: skip
-    swap = not set(known) & set(NAMES[1:])
+            summary[name] = Quantity(float(value), deviation, loose < SHARE * float(WIDTH[0]))
+    variance, determined = np.diag(covariance), np.diag(wide) < SHARE**2
+    whole = circuits = None
+    if topology == "parallel" and not known:
+        whole = ridge(parameters)
+        across = _across(wide[None], np.linalg.svd(rows)[2][-1:])[0]
+        determined = across + _extent(whole)[free] ** 2 < SHARE**2
+        inside = np.nonzero(within_prior(whole) | (np.arange(len(whole)) == len(whole) // 2))[0]
+        if len(inside) > 2:
+            circuits = whole[inside[np.unique(np.linspace(0, len(inside) - 1, RIDGE).astype(int))]]
+            along = _along(circuits, frequencies, level, rs, width)
+            if all(quantity.determined for quantity in summary.values()):
+                variance = along
+            else:  # the noise opens further directions, and circuits that fit may lie far from the exact ridge
+                variance, circuits = np.maximum(variance, along), None
+        determined = determined & (variance < SHARE**2)
+    values = (*parameters, rs)
+    quantities = {(*NAMES, "Rs")[i]: Quantity(float(values[i]), float(w * np.sqrt(v)), bool(sure))
+                  for i, w, v, sure in zip(free, width, variance, determined, strict=True)}  # fmt: skip
+
+    def fitted(name: str) -> np.ndarray:
+        k = free.index(NAMES.index(name))
+        if whole is not None:
+            path = whole[within_prior(whole, 10.0)]
+        else:  # the straight line that the normal posterior gives
+            slope = np.zeros(6)
+            slope[free] = covariance[:, k] * width / (covariance[k, k] * width[k])
+            path = parameters * np.exp(np.linspace(-8, 8, 65)[:, None] * slope[:5])
+        return profile(parameters, name, frequencies, topology, level, known, rs, rs_free, path)
+
     singular = np.linalg.svd(rows, compute_uv=False)
-    return Verdict(quantities, singular, families, swap, _sentence(quantities, families, swap, circuits is not None))
+    return Verdict(quantities | summary, singular, not set(known) & set(NAMES[1:]), circuits, fitted)
 
 
 def whitened(parameters: np.ndarray, frequencies: np.ndarray, topology: str, level: float, rs: float = 0.0):
@@ -123,14 +148,25 @@ def _along(circuits: np.ndarray, frequencies: np.ndarray, level: float, rs: floa
     tangent = np.gradient(q, axis=0)
     length = np.linalg.norm(tangent, axis=1)
     v = tangent / length[:, None]
-    turned = np.einsum("mij,mj->mi", inverse, v)
-    share = np.einsum("mi,mi->m", turned, v)
-    # a normal with covariance S, cut to what is across v: S - S v v S / v S v, with the determinant |S| / v S v
-    volume = 0.5 * (np.linalg.slogdet(inverse)[1] - np.log(share))
-    across = np.diagonal(inverse, axis1=1, axis2=2) - turned**2 / share[:, None]
+    volume = 0.5 * (np.linalg.slogdet(inverse)[1] - np.log(np.einsum("mi,mij,mj->m", v, inverse, v)))
     weight = length * np.exp(volume - volume.max())
     weight /= weight.sum()
-    return weight @ ((q - weight @ q) ** 2 + across)
+    return weight @ ((q - weight @ q) ** 2 + _across(inverse, v))
+
+
+def _across(covariance: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Variances (M, k) of normal distributions with covariances (M, k, k), cut to what is across directions (M, k).
+
+    S - S v v S / v S v; its determinant there is |S| / v S v.
+    """
+    turned = np.einsum("mij,mj->mi", covariance, v)
+    return np.diagonal(covariance, axis1=1, axis2=2) - turned**2 / np.einsum("mi,mi->m", turned, v)[:, None]
+
+
+def _extent(circuits: np.ndarray) -> np.ndarray:
+    """How far a ridge reaches, prior or not, as a standard deviation in the prior's, (6,) with 0 for Rs."""
+    with np.errstate(all="ignore"):  # equal time constants: a membrane of 0 ohm
+        return np.append(np.ptp(np.log(circuits), axis=0) / np.sqrt(12) / WIDTH, 0)
 
 
 def _slopes(parameters: np.ndarray, topology: str) -> dict[str, np.ndarray]:
@@ -141,8 +177,9 @@ def _slopes(parameters: np.ndarray, topology: str) -> dict[str, np.ndarray]:
     return {name: np.log(up[name] / down[name]) / (2 * h) for name in up}
 
 
-def _sentence(quantities: dict[str, Quantity], families: dict[str, np.ndarray], swap: bool, together: bool) -> str:
-    """The verdict in plain words; together: the families are one."""
+def _sentence(found: Verdict) -> str:
+    """The verdict in plain words."""
+    quantities, families = found.quantities, found.families
     if not set(quantities) & {*NAMES, "Rs"}:
         return "All parameters are given, so that the spectrum has nothing to determine."
     sure = [f"{name} = {si(q.value, UNIT_OF[name])} ± "
@@ -153,7 +190,7 @@ def _sentence(quantities: dict[str, Quantity], families: dict[str, np.ndarray], 
     for name, circuits in families.items():
         values = circuits[:, NAMES.index(name)]
         ranges[name] = f"from {si(values.min(), UNIT_OF[name])} to {si(values.max(), UNIT_OF[name])}"
-    if together:
+    if found.ridge is not None:
         first, *others = ranges
         beside = " and ".join(f"{name} {ranges[name]}" for name in others)
         said.append(f"{first} is not determined: among the prior's circuits every value {ranges[first]} fits alike, "
@@ -164,6 +201,6 @@ def _sentence(quantities: dict[str, Quantity], families: dict[str, np.ndarray], 
     loose = [name for name, q in quantities.items() if not q.determined and name not in families]
     if loose:
         said.append(f"Not determined either: {', '.join(loose)}.")
-    if swap:
+    if found.swap:
         said.append("Which membrane is a and which is b does not show.")
     return " ".join(said)

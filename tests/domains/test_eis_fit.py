@@ -58,6 +58,9 @@ def test_a_series_resistance_is_found_beside_a_known_shunt():
     found = levenberg_marquardt(FREQUENCIES, z, middle(2), "parallel", {"Rsh": CIRCUIT[0]}, None)
     np.testing.assert_allclose(found.rs, [0.5, 120.0], rtol=1e-4)
     np.testing.assert_allclose(eis.canonical(found.parameters), np.tile(eis.canonical(CIRCUIT), (2, 1)), rtol=1e-3)
+    there = np.r_[CIRCUIT, 120.0]
+    still = levenberg_marquardt(FREQUENCIES, z[1], there, "parallel", {"Rsh": CIRCUIT[0]}, None, steps=0)
+    assert still.rs == 120.0 and still.residual < 1e-12
     assert found.free == ("Ra", "Rb", "Ca", "Cb", "Rs") and found.covariance.shape == (2, 5, 5)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from domains import eis
-from domains.eis_family import HIGH, LOW, other_shunts, profile, ridge, within_prior
+from domains.eis_family import HIGH, LOW, profile, ridge, within_prior
 from domains.eis_identify import Verdict, verdict, whitened
 from domains.eis_noise import log_likelihood
 from runtime.errors import UsageError
@@ -35,25 +35,18 @@ def log_posterior(q: np.ndarray, truth: np.ndarray, topology: str, level: float)
     return np.where(inside, log_likelihood(z, eis.impedance(np.exp(q), FREQUENCIES, topology), level), -np.inf)
 
 
-def test_other_shunts_give_the_same_spectrum_and_keep_the_membranes_order():
-    for p in draw(30):
-        ter = eis.invariants(p, "parallel")["TER"]
-        found = other_shunts(p, ter * np.array([1.05, 1.5, 4.0, 100.0]))
-        assert (found > 0).all()
-        z = eis.impedance(p, FREQUENCIES, "parallel")
-        np.testing.assert_allclose(eis.impedance(found, FREQUENCIES, "parallel"), np.tile(z, (4, 1)), rtol=1e-8)
-        slower = found[:, 1] * found[:, 3] > found[:, 2] * found[:, 4]
-        assert (slower == (p[1] * p[3] > p[2] * p[4])).all()
-        np.testing.assert_allclose(other_shunts(p, p[:1])[0], p, rtol=1e-6)
-    with pytest.raises(UsageError, match="above TER"):
-        other_shunts(CIRCUIT, np.array([100.0, 2000.0]))
-
-
-def test_a_ridge_goes_through_its_circuit_and_both_ways():
-    found = ridge(SLOW, 101)
-    np.testing.assert_array_equal(found[50], SLOW)
-    assert (np.diff(found[:, 0]) < 0).all() and found[0, 0] > 100 * HIGH[0] > 0
-    assert 0 < within_prior(found).sum() < 101 and within_prior(SLOW[None]).all()
+@pytest.mark.parametrize("circuit", [*draw(8), SLOW, SLOW[eis.SWAP]])
+def test_a_ridge_goes_through_its_circuit_both_ways_and_keeps_spectrum_and_order(circuit):
+    found = ridge(circuit, 101)
+    np.testing.assert_array_equal(found[50], circuit)
+    assert (np.diff(found[:, 0]) < 0).all() and found[0, 0] > 1e4 * eis.invariants(circuit, "parallel")["TER"]
+    near = found[30:70]
+    z = eis.impedance(circuit, FREQUENCIES, "parallel")
+    np.testing.assert_allclose(eis.impedance(near, FREQUENCIES, "parallel"), np.tile(z, (40, 1)), rtol=1e-6)
+    slower = near[:, 1] * near[:, 3] > near[:, 2] * near[:, 4]
+    assert (slower == (circuit[1] * circuit[3] > circuit[2] * circuit[4])).all()
+    fine = ridge(circuit)[1180:1220]
+    assert np.abs(np.diff(np.log(fine), axis=0)).max() < 0.1  # no jumps
 
 
 def test_fits_along_a_value_find_the_exact_family():
@@ -108,6 +101,25 @@ def test_equal_time_constants_leave_the_membranes_open():
         assert determined(found) >= {"TER", "TEC"} and not determined(found) & set(eis.NAMES)
         assert np.ptp(np.log(found.families["Ra"][:, 1])) > 1
     assert "Rsh" not in determined(verdict(equal, FREQUENCIES, "parallel", 0.01))
+
+
+def test_nearly_equal_time_constants_open_more_than_the_exact_ridge():
+    """Two membranes of 99 ohm and 2.3 uF: the ridge is 1% of Rsh long, the noise allows two decades; Rs is free."""
+    circuit, frequencies = np.array([100.3, 99.2, 98.9, 2.35e-6, 2.34e-6]), np.geomspace(0.5, 1e4, 100)
+    exact = ridge(circuit)
+    assert np.ptp(np.log(exact[within_prior(exact), 0])) < 0.05
+    found = verdict(circuit, frequencies, "parallel", 0.007, rs=99.0, rs_free=True)
+    assert found.ridge is None and not determined(found) & set(eis.NAMES) and "Rs" in determined(found)
+    for name, family in found.families.items():
+        values = family[:, eis.NAMES.index(name)]
+        assert values[-1] / values[0] > 30 and (np.diff(values) > 0).all()
+        assert any((np.abs(np.log(row / circuit)) < 1e-12).all() for row in family)
+        z = eis.impedance(family, frequencies, "parallel", 99.0)
+        seen = eis.impedance(circuit, frequencies, "parallel", 99.0)
+        weight = 1 / np.abs(seen) ** 2
+        shift = ((seen - z).real * weight).sum(axis=1, keepdims=True) / weight.sum()  # what Rs takes up
+        squares = (np.abs(z + shift - seen) ** 2 * weight).sum(axis=1) / 0.007**2
+        assert (squares < 4 * 1.1).all(), name
 
 
 def test_high_frequencies_alone_leave_the_resistances_open():
