@@ -5,7 +5,8 @@ python benchmarks/eis_fit.py [--count 1000] [--series CHECKPOINT] [--parallel CH
 
 Off-grid circuits, uniform in the logarithm over the prior, modulus noise. lm: from the middle of the grid until it
 converges. network: the likeliest circuit of a checkpoint, without a look back at the spectrum. network + 3 lm: three
-steps from there. impedance.py (its own Python): from the middle, and from the network's circuit, --peer-count spectra.
+steps from there; network of 24: it sees that many of the points only, the steps see all. impedance.py (its own
+Python): from the middle, and from the network's circuit, --peer-count spectra.
 
 single_*: one spectrum a call, --singles of them; batch_*: all in one call, the median of three. over_floor: mean
 |dZ| / |Z| of the fit over that of the true circuit on the same spectrum, median and 90% quantile; success: the share
@@ -40,8 +41,11 @@ from domains.eis_noise import noisy  # noqa: E402
 from domains.eis_truths import from_unit  # noqa: E402
 from runtime.device import describe, select  # noqa: E402
 from runtime.errors import UsageError  # noqa: E402
-from training.experiment import load_run  # noqa: E402
+from scripts.eis_models import SHIPPED, load  # noqa: E402
+from training import checkpoint  # noqa: E402
 
+SEEN = 24  # points that suffice for a start
+STARTED = ("network", "network + 3 lm", f"network of {SEEN} + 3 lm")
 ENOUGH = 1.5  # times the residual of the true circuit
 Method = Callable[[Impedance], np.ndarray]  # spectra (N, F) -> parameters (N, 5)
 
@@ -78,14 +82,20 @@ def finite(value: float) -> float | None:
 
 
 class Top1:
-    """The likeliest circuits (N, 5) of a network for spectra (N, F) at `frequencies` (F,) Hz."""
+    """The likeliest circuits (N, 5) of a network for spectra (N, F) at `frequencies` (F,) Hz.
 
-    def __init__(self, model: Any, frequencies: np.ndarray):
+    seen: how many of the points it is shown, evenly chosen; all where there are no more.
+    """
+
+    def __init__(self, model: Any, frequencies: np.ndarray, seen: int = 10**9):
         self.called = mx.compile(partial(likeliest, model))
-        self.column = np.log10(frequencies).astype(np.float32)
+        count = len(frequencies)
+        self.rows = np.rint(np.linspace(0, count - 1, min(seen, count))).astype(int)
+        self.column = np.log10(frequencies[self.rows]).astype(np.float32)
 
     def __call__(self, z: Impedance) -> np.ndarray:
         """Parameters of each."""
+        z = z[:, self.rows]
         x = np.ones((*z.shape, 4), np.float32)
         x[..., 0], x[..., 1], x[..., 2] = self.column, z.real, z.imag
         none = mx.zeros((len(z), 5))
@@ -97,8 +107,9 @@ def methods(case: Case, model: Any | None) -> dict[str, Method]:
     fit = partial(levenberg_marquardt, case.frequencies, topology=case.topology)
     found: dict[str, Method] = {"lm": lambda z: fit(z, middle(len(z))).parameters}
     if model is not None:
-        top1 = Top1(model, case.frequencies)
-        found |= {"network": top1, "network + 3 lm": lambda z: fit(z, top1(z), steps=3).parameters}
+        top1, quick = (Top1(model, case.frequencies, seen) for seen in (len(case.frequencies), SEEN))
+        does = (top1, lambda z: fit(z, top1(z), steps=3).parameters, lambda z: fit(z, quick(z), steps=3).parameters)
+        found |= dict(zip(STARTED, does, strict=True))
     return found
 
 
@@ -139,7 +150,7 @@ def compared(lines: dict[str, dict], training_s: float | None) -> dict[str, floa
     None: no number of them does.
     """
     found: dict[str, float | None] = {}
-    for name in ("network", "network + 3 lm"):
+    for name in STARTED:
         for other, theirs, ours in RATIOS:
             if not {name, other} <= lines.keys():
                 continue
@@ -151,12 +162,18 @@ def compared(lines: dict[str, dict], training_s: float | None) -> dict[str, floa
     return found
 
 
-def opened(path: str | None) -> tuple[Any | None, float | None]:
-    """The network of a checkpoint and the seconds of its training."""
+def opened(path: str | None, topology: str, device: str) -> tuple[Any | None, float | None]:
+    """The network of a checkpoint, and the seconds of its training where the checkpoint knows them.
+
+    Raises UsageError for a network of the other topology.
+    """
     if path is None:
         return None, None
-    run = load_run(path, data=False)
-    return run.model, run.info["elapsed"]
+    predictor = load(path, device).predictor
+    if predictor.topology != topology:
+        raise UsageError(f"--{topology}={path} is a network of {predictor.topology} circuits.")
+    _, meta = checkpoint.load(checkpoint.find(SHIPPED.get(path, Path(path))))
+    return predictor.model, meta.get("elapsed")
 
 
 def numbers(text: str) -> list[float]:
@@ -172,7 +189,9 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--points", type=numbers, default=[60, 100], help="frequencies from 1 Hz to 1 MHz")
     parser.add_argument("--noise", type=numbers, default=[0.001, 0.01, 0.05])
     for topology in TOPOLOGIES:
-        parser.add_argument(f"--{topology}", metavar="CHECKPOINT", help="of model=eis_predictor for this topology")
+        parser.add_argument(
+            f"--{topology}", metavar="CHECKPOINT", help="a run, a file of eis_models.py, or a shipped name"
+        )
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="cpu", help="of the network; fits: CPU")
     parser.add_argument("--impedance-python", metavar="PATH")
     parser.add_argument("--peer-count", type=int, default=20)
@@ -207,7 +226,7 @@ def main() -> None:
     select(given.device)
     print(json.dumps({"count": given.count, **describe()}), flush=True)
     for topology in TOPOLOGIES:
-        model, training_s = opened(getattr(given, topology))
+        model, training_s = opened(getattr(given, topology), topology, given.device)
         for points, noise in itertools.product(given.points, given.noise):
             compare(Case(topology, int(points), noise, given.count), model, training_s, given)
 

@@ -91,7 +91,7 @@ def usable(model: nn.Module) -> nn.Module:
 def trained_on(config: DictConfig) -> dict[str, Any]:
     """What a predictor takes beside its model, from a run's data."""
     data: Any = OmegaConf.to_container(config.dataloaders, resolve=True)["train_data"]  # type: ignore[call-overload, index]
-    if data["_target_"] != "dataloaders.eis.Spectra":
+    if data["_target_"] not in ("dataloaders.eis.Spectra", "dataloaders.eis_shards.StoredSpectra"):
         raise UsageError(f"predictions need a run trained on dataloaders=eis; this one's data are {data['_target_']}.")
     noise = data["noise"]
     levels = [noise, noise] if isinstance(noise, int | float) else noise

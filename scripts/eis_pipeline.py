@@ -31,14 +31,14 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 import launcher
-from benchmarks.eis_network import likeliest
 from dataloaders import eis_shards
 from dataloaders.eis import Spectra
-from domains.eis import NAMES, POINTS, TOPOLOGIES, UNITS, impedance
+from domains.eis import NAMES, POINTS, TOPOLOGIES, UNITS
 from domains.eis_truths import from_unit
 from runtime import device
 from runtime.errors import UsageError
 from runtime.trees import flatten
+from scripts import predict_eis
 from scripts.arguments import at_least, change
 from scripts.compose import compose, merged
 from training import checkpoint
@@ -164,22 +164,29 @@ def evaluate(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def predict(given: argparse.Namespace) -> dict[str, Any]:
-    """The likeliest circuit behind one held-out spectrum, and the true one."""
-    device.select(given.device)
-    run = load_run(folder_of(given) / "run", data=False)
-    options: Any = OmegaConf.to_container(run.config.dataloaders.eval_data)
+    """Predicts --file, or one held-out spectrum, by scripts/predict_eis.py, with prediction.json and prediction.png."""
+    folder = folder_of(given)
+    file, true = (Path(given.file), None) if given.file else held_out(given)
+    out, picture = folder / "prediction.json", folder / "prediction.png"
+    predict_eis.work([str(file), f"model={folder / 'run'}", f"out={out}", f"picture={picture}",
+                      f"device={given.device}"])  # fmt: skip
+    best = [record["circuits"][0] for record in json.loads(out.read_text())]
+    found: dict[str, Any] = {"file": str(file), "likeliest": best}
+    if true is not None:
+        print("true values: " + ", ".join(f"{n} {v:.4g} {u}" for (n, v), u in zip(true.items(), UNITS, strict=True)))
+        found["true"] = true
+    return found
+
+
+def held_out(given: argparse.Namespace) -> tuple[Path, dict[str, float]]:
+    """A file with a spectrum of one of the circuits to judge by, and its parameters."""
+    options: Any = OmegaConf.to_container(load_run(folder_of(given) / "run", data=False).config.dataloaders.eval_data)
     del options["_target_"]
-    model: Any = run.model
-    batch = Spectra(**options | {"known": [1.0]}).take(np.arange(1), np.random.default_rng(given.seed))
-    x, known, mask = (mx.array(batch[name]) for name in ("x", "known", "known_mask"))
-    guess = np.array(likeliest(model, x, known, mask), float)
-    found, true = (from_unit(places[0] / (POINTS - 1)) for places in (guess, batch["target"]))
-    frequencies, z = 10.0 ** batch["x"][0, :, 0], batch["x"][0, :, 1] + 1j * batch["x"][0, :, 2]
-    off = float(np.mean(np.abs(impedance(found, frequencies, options["topology"]) - z) / np.abs(z)))
-    words = [f"{n} {f:.3g} ({t:.3g}) {u}" for n, u, f, t in zip(NAMES, UNITS, found, true, strict=True)]
-    print(f"prediction  of a held-out spectrum, true values in brackets: {', '.join(words)}; off by {off:.1%} of |Z|")
-    named = {"found": found, "true": true}
-    return {name: dict(zip(NAMES, p.tolist(), strict=True)) for name, p in named.items()} | {"residual": off}
+    batch = Spectra(**options).draw(1, np.random.default_rng(given.seed))
+    file = folder_of(given) / "held_out.csv"
+    table = np.column_stack([10.0 ** batch["x"][0, :, 0], batch["x"][0, :, 1:3]])
+    np.savetxt(file, table, "%.8g", ",", header="frequency_hz,z_real_ohm,z_imag_ohm", comments="")
+    return file, dict(zip(NAMES, from_unit(batch["target"][0] / (POINTS - 1)).tolist(), strict=True))
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -196,6 +203,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--held_out", type=int, help="spectra of other circuits to judge by; left out: 20 for each, at "
                         "most 2000")  # fmt: skip
     parser.add_argument("--draws", type=int, default=200, help="circuits drawn for each of them")
+    parser.add_argument("--file", help="what to predict; left out: a spectrum of a circuit to judge by")
     parser.add_argument("--part", type=int, default=50_000, help="spectra in a file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="outputs")

@@ -11,6 +11,7 @@ import launcher
 from benchmarks import eis_fit
 from dataloaders.eis import Spectra
 from domains.eis import default_frequencies, impedance
+from runtime.errors import UsageError
 from scripts.compose import compose
 
 TINY = ["model.hidden=16", "model.width=8", "model.slots=2", "model.depth=1", "model.mixture=2"]
@@ -59,9 +60,12 @@ def test_the_network_sees_what_it_sees_in_training(monkeypatch):
     monkeypatch.setattr(eis_fit, "likeliest", guessed)
     top1 = eis_fit.Top1("a model", default_frequencies(50))
     found = top1(batch["x"][..., 1].astype(float) + 1j * batch["x"][..., 2])
-    ((model, x, mask),) = seen
+    ((model, x, mask),) = seen[:1]
     assert model == "a model" and not mask.any()
     np.testing.assert_allclose(x, batch["x"], rtol=1e-6)
+    few = eis_fit.Top1("a model", default_frequencies(50), seen=8)
+    few(batch["x"][..., 1].astype(float) + 1j * batch["x"][..., 2])
+    np.testing.assert_allclose(seen[1][1], batch["x"][:, [0, 7, 14, 21, 28, 35, 42, 49]], rtol=1e-6)
     want = np.array([10, 10, 10, 1e-7, 1e-7]) * np.array([1e3, 1e3, 1e3, 500, 500]) ** (batch["target"] / 11)
     np.testing.assert_allclose(found, want, rtol=1e-5)
 
@@ -100,7 +104,7 @@ def test_every_method_gives_a_line_with_a_checkpoint_and_a_peer(tmp_path, capsys
     eis_fit.main()
     _, *lines = (json.loads(text) for text in capsys.readouterr().out.splitlines())
     series = {line["method"]: line for line in lines if line.get("topology") == "series" and "method" in line}
-    assert [*series] == ["lm", "network", "network + 3 lm", "impedance.py", "impedance.py from the network"]
+    assert [*series] == ["lm", *eis_fit.STARTED, "impedance.py", "impedance.py from the network"]
     assert series["lm"]["success"] == 1 and 0.9 < series["lm"]["over_floor"] < 1
     assert series["network + 3 lm"]["over_floor"] < series["network"]["over_floor"]
     theirs = series["impedance.py"]
@@ -108,3 +112,5 @@ def test_every_method_gives_a_line_with_a_checkpoint_and_a_peer(tmp_path, capsys
     ratios = next(line for line in lines if line.get("ratios", {}).get("topology") == "series")
     assert ratios["network pays over impedance.py after"] >= 0
     assert {line["method"] for line in lines if line.get("topology") == "parallel"} == {"lm", "impedance.py"}
+    with pytest.raises(UsageError, match="is a network of series circuits"):
+        eis_fit.opened(str(tmp_path / "r"), "parallel", "cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from domains.eis import default_frequencies, impedance
 from domains.eis_truths import ground_truths, to_unit
 from scripts import eis_pipeline
 from training.experiment import load_run
@@ -41,7 +42,11 @@ def test_one_command_goes_from_ground_truths_to_a_report(tmp_path, capsys):
     true = to_unit(np.array([*found["predict"]["true"].values()])) * 11
     assert np.abs(held_out - true).max(axis=1).min() < 1e-3  # split by ground truth
     said = capsys.readouterr().out
-    assert "prediction  of a held-out spectrum" in said and "eval/coverage90_TER_20" in said
+    assert "true values: Rsh" in said and "eval/coverage90_TER_20" in said
+    assert (tmp_path / "p" / "prediction.png").stat().st_size > 1000
+    table = np.loadtxt(tmp_path / "p" / "held_out.csv", delimiter=",", skiprows=1)
+    z = impedance(np.array([*found["predict"]["true"].values()]), table[:, 0], "parallel")
+    assert np.abs((table[:, 1] + 1j * table[:, 2]) / z - 1).max() < 0.06  # 1% noise
 
 
 def test_modes_go_on_with_what_earlier_ones_left(tmp_path, capsys):
@@ -56,8 +61,14 @@ def test_modes_go_on_with_what_earlier_ones_left(tmp_path, capsys):
     assert piped(tmp_path, "--mode", "train") == 0 and piped(tmp_path, "--mode", "train") == 2
     assert "exists already" in capsys.readouterr().err
     part.unlink()  # judging needs no training data
-    assert piped(tmp_path, "--mode", "evaluate") == 0 and piped(tmp_path, "--mode", "predict") == 0
+    assert piped(tmp_path, "--mode", "evaluate") == 0
+    frequencies = default_frequencies(9)
+    z = impedance(np.array([500.0, 3e3, 2e3, 3e-6, 1e-6]), frequencies, "series")
+    np.savetxt(tmp_path / "mine.csv", np.column_stack([frequencies, z.real, z.imag]), delimiter=",")
+    assert piped(tmp_path, "--mode", "predict", "--file", str(tmp_path / "mine.csv")) == 0
     assert [*report(tmp_path)] == ["generate", "train", "evaluate", "predict"]
+    assert "true" not in report(tmp_path)["predict"] and report(tmp_path)["predict"]["likeliest"][0]["Rsh"] > 0
+    assert piped(tmp_path, "--mode", "predict", "--file", str(tmp_path / "nothing.csv")) == 2
 
 
 def test_what_pytorch_learned_becomes_a_checkpoint(tmp_path, capsys):
@@ -74,7 +85,8 @@ def test_what_pytorch_learned_becomes_a_checkpoint(tmp_path, capsys):
     python.chmod(0o755)
     assert piped(tmp_path / "mlx", "--mode", "generate") == 0
     assert piped(tmp_path / "mlx", "--mode", "train", "max_steps=1", "optimizer.learning_rate=1e-12") == 0
-    assert piped(tmp_path / "torch", "--engine", "pytorch", "--torch_python", str(python)) == 0
+    assert piped(tmp_path / "torch", "--mode", "generate") == 0
+    assert piped(tmp_path / "torch", "--mode", "train", "--engine", "pytorch", "--torch_python", str(python)) == 0
     script, data, options, hidden = json.loads(seen.read_text())
     assert Path(script) == ROOT / "benchmarks" / "eis_train_torch.py" and Path(script).exists()
     assert data == str(tmp_path / "torch" / "p" / "data") and hidden == 16
@@ -86,7 +98,13 @@ def test_what_pytorch_learned_becomes_a_checkpoint(tmp_path, capsys):
     for name in ("cell", "place"):
         for ours, theirs in zip(started[name], learned[name], strict=True):
             np.testing.assert_allclose(np.array(theirs.weight), np.array(ours.weight) + 0.01, atol=1e-6)
-    assert [*report(tmp_path / "torch")] == ["generate", "train", "evaluate", "predict"]
+    assert report(tmp_path / "torch")["train"] == {
+        "engine": "pytorch",
+        "steps": 8,
+        "seconds": 2.0,
+        "samples_s": 40,
+        "stage_seconds": report(tmp_path / "torch")["train"]["stage_seconds"],
+    }
 
 
 def test_without_pytorch_a_sentence(tmp_path, capsys):
@@ -94,7 +112,7 @@ def test_without_pytorch_a_sentence(tmp_path, capsys):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    assert piped(tmp_path, "--engine", "pytorch", "--torch_python", str(python)) == 2
+    assert piped(tmp_path, "--mode", "train", "--engine", "pytorch", "--torch_python", str(python)) == 2
     assert "--engine pytorch needs PyTorch" in capsys.readouterr().err
 
 
