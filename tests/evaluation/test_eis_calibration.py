@@ -71,6 +71,13 @@ def test_weights_turn_a_wide_proposal_into_the_posterior():
     assert calibration.chi_square(histogram)[1][0] > 0.01
 
 
+def test_ranks_by_hand():
+    samples, truths = np.array([[3.0, 1.0, 2.0, 4.0]]), np.array([2.5])
+    assert calibration.ranks(samples, truths)[0] == 0.5 and calibration.ranks(samples, truths + 1)[0] == 0.75
+    assert calibration.ranks(samples, truths, np.array([[1.0, 1.0, 2.0, 4.0]]))[0] == 3 / 8
+    np.testing.assert_array_equal(calibration.rank_histogram(np.array([0.0, 0.24, 0.25, 1.0]), bins=4), [2, 1, 0, 1])
+
+
 def test_weighted_quantiles_by_hand():
     samples = np.array([[3.0, 1.0, 2.0, 4.0]])
     weights = np.array([[1.0, 1.0, 0.0, 2.0]])
