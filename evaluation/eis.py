@@ -1,7 +1,6 @@
 """The evaluator of circuit predictors: how often, how surely and how exactly they find a spectrum's circuit."""
 
 from hashlib import sha256
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -23,7 +22,7 @@ LIKELIHOODS = ("nll", "merged_nll", "completion_nll")
 
 
 class CircuitRecovery(Evaluator):
-    """Judges a predictor on fresh spectra (N, F, 4) of the held-out kind, beside what can be reached at all.
+    """Judges a predictor on fresh spectra (N, P, 4) of the held-out kind, beside what can be reached at all.
 
     Circuits on the grid: the scores of evaluation.eis_ranking without known parameters and with three ("completion_"),
     the exact oracle's ("..._oracle"), accuracies as parts of the oracle's ("..._of_oracle") and "nll_gap", in nats.
@@ -40,24 +39,25 @@ class CircuitRecovery(Evaluator):
         self.count, self.oracle, self.samples, self.seed = count, oracle, samples, seed
 
     def check(self, pipeline) -> None:
-        """Raises UsageError for data that are no spectra at the same frequencies with one level of modulus noise."""
+        """Raises UsageError for data that are no spectra, or such of grid circuits as the oracle can't enumerate."""
         source = pipeline.sources["eval"]
-        wanted: dict[str, Any] = {"fixed": True, "kinds": ("modulus",), "blank": 0.0}
-        if getattr(source, "prior", None) == "grid":
-            wanted["rs"] = 0.0
-        found = {name: getattr(source, name, None) for name in wanted}
-        if found != wanted or source.quietest != source.loudest or not source.loudest:
-            raise UsageError("evaluation=eis needs spectra with one number of points, one level of modulus noise, no "
-                             "blanks, and no rs on the grid (dataloaders=eis dataloaders.train_data.points=50 "
-                             "dataloaders.train_data.noise=0.01 ...).")  # fmt: skip
+        if not hasattr(source, "topology") or source.blank == 1:
+            raise UsageError(f"evaluation=eis judges predictors of spectra (dataloaders=eis, blank below 1), got "
+                             f"{type(source).__name__}.")  # fmt: skip
+        wanted = {"fixed": True, "kinds": ("modulus",), "rs": 0.0, "blank": 0.0, "quietest": source.loudest}
+        enumerable = all(getattr(source, name) == value for name, value in wanted.items()) and source.loudest
+        if source.prior == "grid" and self.oracle and not enumerable:
+            raise UsageError("the oracle needs grid circuits with one number of points, one level of modulus noise, no "
+                             "rs and no blanks; give evaluation.oracle=false for others.")  # fmt: skip
 
     def __call__(self, run: Run) -> dict[str, float]:
-        """The scores of `run`'s model."""
+        """The scores of `run`'s model; rows without a spectrum are left out."""
         rng = np.random.default_rng([self.seed, 1])
         batch = draw_rows(run.pipeline, self.count, rng)
-        source = run.pipeline.sources["eval"]
-        masks = three_known(self.count, rng)
-        observed = Observed(batch["x"], batch["target"], masks, source.topology, source.loudest, source.rs)
+        batch = {name: value[batch["x"][..., 3].any(axis=1)] for name, value in batch.items()}
+        source, masks = run.pipeline.sources["eval"], three_known(len(batch["x"]), rng)
+        level = source.loudest if source.quietest == source.loudest else 0.0
+        observed = Observed(batch["x"], batch["target"], masks, source.topology, level, source.rs)
         found = self.on_grid(run.model, observed) if observed.on_grid else self.off_grid(run.model, observed)
         found["residual_spearman"] = residual_correlation(run.model, batch)
         return {counted(name, self.count): value for name, value in found.items()}

@@ -15,27 +15,43 @@ BEST = 10  # circuits of which the best reconstruction counts
 
 @dataclass(frozen=True)
 class Observed:
-    """N spectra: x (N, F, 4) as a predictor takes it, places (N, 5) of the truths, mask (N, 5) of what may be told.
+    """N spectra: x (N, P, 4) as a predictor takes it, places (N, 5) of the truths, mask (N, 5) of what may be told.
 
-    The frequencies are the same for all; level: relative size of the modulus noise; rs: the largest series resistance
-    in ohm (log-uniform from a thousandth of it; 0: none), which predictors are not told.
+    rs: the largest series resistance in ohm (log-uniform from a thousandth of it; 0: none), which predictors are not
+    told. level: relative size of the modulus noise, where it is the same for all; what compares with the exact
+    posterior needs it and needs the same frequencies in all.
     """
 
     x: np.ndarray
     places: np.ndarray
     mask: np.ndarray
     topology: str
-    level: float
+    level: float = 0.0
     rs: float = 0.0
 
     @property
+    def present(self) -> np.ndarray:
+        """(N, P) bool: where there is a point."""
+        return self.x[..., 3] > 0
+
+    @property
+    def sweeps(self) -> np.ndarray:
+        """(N, P) in Hz."""
+        return 10.0 ** self.x[..., 0].astype(np.float64)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all have the same points."""
+        return bool((self.x[..., [0, 3]] == self.x[:1, :, [0, 3]]).all())
+
+    @property
     def frequencies(self) -> np.ndarray:
-        """(F,) in Hz."""
-        return 10.0 ** self.x[0, :, 0].astype(np.float64)
+        """(P,) in Hz, of all where they are alike."""
+        return self.sweeps[0]
 
     @property
     def z(self) -> Impedance:
-        """(N, F) in ohm."""
+        """(N, P) in ohm."""
         return self.x[..., 1].astype(np.float64) + 1j * self.x[..., 2]
 
     @property
@@ -69,10 +85,11 @@ def reconstruction(observed: Observed, parameters: np.ndarray) -> np.ndarray:
 
     A series resistance is chosen for each circuit, by least squares.
     """
-    z = observed.z[:, None]
-    off, weight = z - impedance(parameters, observed.frequencies, observed.topology), 1 / np.abs(z)
+    z = np.where(observed.present, observed.z, 1)[:, None]
+    off = z - impedance(parameters, observed.sweeps[:, None], observed.topology)
+    weight = observed.present[:, None] / np.abs(z)
     rs = (off.real * weight**2).sum(axis=-1, keepdims=True) / (weight**2).sum(axis=-1, keepdims=True)
-    return (np.abs(off - np.clip(rs, 0, observed.rs)) * weight).mean(axis=-1)
+    return (np.abs(off - np.clip(rs, 0, observed.rs)) * weight).sum(axis=-1) / (weight > 0).sum(axis=-1)
 
 
 def reconstructed(observed: Observed, parameters: np.ndarray) -> dict[str, float]:
@@ -108,7 +125,11 @@ def fitted(observed: Observed, start: np.ndarray | None = None) -> np.ndarray:
     """Circuits (N, 5) by Levenberg-Marquardt from `start` (N, 5), or from the middle of the grid."""
     start = middle(len(observed.x)) if start is None else start
     rs = None if observed.rs else 0.0
-    return levenberg_marquardt(observed.frequencies, observed.z, start, observed.topology, rs=rs).parameters
+    if observed.alike:
+        return levenberg_marquardt(observed.frequencies, observed.z, start, observed.topology, rs=rs).parameters
+    points = zip(observed.sweeps, observed.z, observed.present, start, strict=True)
+    fits = [levenberg_marquardt(f[own], z[own], first, observed.topology, rs=rs) for f, z, own, first in points]
+    return np.concatenate([fit.parameters for fit in fits])
 
 
 def completed(observed: Observed) -> np.ndarray:

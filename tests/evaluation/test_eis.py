@@ -94,14 +94,22 @@ def test_scores_beside_the_oracles():
     assert "merged_nll_gap" not in found
 
 
-@pytest.mark.parametrize(
-    "changes", [{"noise": (0.01, 0.02)}, {"points": (5, 12)}, {"rs": 10.0, "prior": "grid"}, {"kinds": ["phase"]}]
-)
-def test_data_without_an_oracle_are_refused(changes):
-    with pytest.raises(UsageError, match="evaluation=eis needs spectra"):
-        eis.CircuitRecovery().check(run_of(Spectra(**OPTIONS | changes), None).pipeline)
+@pytest.mark.parametrize("changes", [{"noise": (0.01, 0.02)}, {"points": (5, 12)}, {"rs": 10.0}, {"kinds": ["phase"]}])
+def test_grids_without_an_oracle_are_refused(changes):
+    pipeline = run_of(Spectra(prior="grid", **OPTIONS | changes), None).pipeline
+    with pytest.raises(UsageError, match="evaluation.oracle=false"):
+        eis.CircuitRecovery().check(pipeline)
+    eis.CircuitRecovery(oracle=False).check(pipeline)
+    eis.CircuitRecovery().check(run_of(Spectra(**OPTIONS | changes), None).pipeline)
+
+
+def test_mistakes():
     with pytest.raises(UsageError, match="at least 20, got 3"):
         eis.CircuitRecovery(count=3)
+    with pytest.raises(UsageError, match="got Spectra"):
+        eis.CircuitRecovery().check(run_of(Spectra(blank=1.0, **OPTIONS), None).pipeline)
+    with pytest.raises(UsageError, match="got range"):
+        eis.CircuitRecovery().check(SimpleNamespace(sources={"eval": range(3)}))
 
 
 SMALL = ["run_name=t", "max_steps=2", "epochs=null", "eval_every=null", "trackio.enabled=false", "device=cpu",
@@ -110,12 +118,16 @@ SMALL = ["run_name=t", "max_steps=2", "epochs=null", "eval_every=null", "trackio
          "model.depth=1", "model.slots=4", "model.hidden=16"]  # fmt: skip
 
 
-@pytest.mark.parametrize("prior", ["grid", "continuous"])
+@pytest.mark.parametrize("prior", ["grid", "continuous", "varied"])
 def test_a_run_ends_with_its_scores(prior, tmp_path):
+    """varied: lengths, noise, a series resistance and rows without a spectrum."""
     told = [*SMALL, "experiment=eis_parallel_grid", f"dataloaders.train_data.prior={prior}"]
+    if prior == "varied":
+        told = [*SMALL, "experiment=eis_parallel", "dataloaders.train_data.points=[5,12]",
+                "dataloaders.train_data.blank=0.3", "dataloaders.workers=1"]  # fmt: skip
     summary = launcher.train(compose(told), tmp_path / "t", told)
     values = {name: value for name, value in summary.latest.items() if name.startswith("eval/")}
     wanted = {"grid": ["merged_top1_of_oracle", "completion_top5_of_oracle", "nll_gap", "residual_best10"],
-              "continuous": ["merged_nll", "error_TER_of_fit", "coverage90_tau_2", "sbc_TEC"]}[prior]  # fmt: skip
+              }.get(prior, ["merged_nll", "error_TER_of_fit", "coverage90_tau_2", "sbc_TEC"])  # fmt: skip
     for name in (*wanted, "merged_top1", "merged_ece_floor", "residual_spearman"):
         assert np.isfinite(values[f"eval/{name}_20"]), name

@@ -75,3 +75,22 @@ def test_fits_find_the_circuit_where_the_noise_lets_them(topology):
     known = Observed(own.x, own.places, np.tile([1, 0, 1, 1, 0], (40, 1)), topology, 1e-4)
     np.testing.assert_allclose(eis_methods.completed(known), own.parameters, rtol=0.02)
     assert eis_methods.least_squares(known)["completion_top1"] == 1
+
+
+def test_spectra_of_other_lengths_are_fitted_and_reconstructed_by_their_points():
+    """Points are left out and garbage stands in their places; a resistance stands before the circuit."""
+    places = np.array([[5.0, 4, 6, 2, 9], [6, 5, 4, 3, 8], [4, 6, 6, 1, 7]])
+    own = observed(places, "parallel", level=0.0, points=40)
+    x = own.x.copy()
+    x[..., 1] += 50
+    x[0, 30:], x[1, ::3] = [6, 7e7, -8e8, 0], [1, 9e9, 1e9, 0]
+    varied = Observed(x, places, own.mask, "parallel", 0.0, 100.0)
+    assert own.alike and not varied.alike and varied.present.sum(axis=1).tolist() == [30, 26, 40]
+    np.testing.assert_allclose(eis_methods.reconstruction(varied, own.parameters[:, None]), 0, atol=1e-6)
+    without = Observed(x, places, own.mask, "parallel", 0.0, 0.0)
+    used = x[0, :30, 1] + 1j * x[0, :30, 2]
+    want = (50 / np.abs(used)).mean()
+    assert eis_methods.reconstruction(without, own.parameters[:, None])[0, 0] == pytest.approx(want, rel=1e-6)
+    found = eis_methods.fitted(varied, own.parameters)
+    for name, value in invariants(found, "parallel").items():
+        np.testing.assert_allclose(value, invariants(own.parameters, "parallel")[name], rtol=1e-4, err_msg=name)
