@@ -122,6 +122,32 @@ def test_nearly_equal_time_constants_open_more_than_the_exact_ridge():
         assert (squares < 4 * 1.1).all(), name
 
 
+def test_noise_only_widens_the_exact_family_when_a_large_series_resistance_is_free():
+    circuit, frequencies = np.array([100.3, 99.2, 98.9, 9.2e-8, 2.34e-6]), np.geomspace(0.5, 1e4, 100)
+    exact = ridge(circuit)
+    exact = exact[within_prior(exact)]
+    found = verdict(circuit, frequencies, "parallel", 0.005, rs=198.0, rs_free=True)
+    assert found.ridge is None and set(found.families) == set(eis.NAMES)
+    for i, name in enumerate(eis.NAMES):
+        ends = found.families[name][[0, -1], i]
+        assert ends[0] < 1.07 * exact[:, i].min() and ends[1] > exact[:, i].max() / 1.07, name
+
+
+def test_what_hardly_shows_is_open_to_the_priors_ends():
+    """Of two quick membranes below 10 kHz only the shunt is seen; the fits have to follow a bend to find that."""
+    circuit, frequencies = np.array([100.3, 99.2, 9790.0, 1.6e-7, 1e-8]), np.geomspace(0.5, 1e4, 100)
+    assert circuit[4] < LOW[4]  # beyond the prior, as a fit may end
+    found = verdict(circuit, frequencies, "parallel", 0.006, rs=99.0, rs_free=True)
+    for name in ("Ra", "Rb"):
+        values = found.families[name][[0, -1], eis.NAMES.index(name)]
+        np.testing.assert_allclose(values, [LOW[1], HIGH[1]], rtol=1e-6, err_msg=name)
+    shunted = np.array([84.44, 64.493, 3884.7, 2.39123e-5, 2.38991e-6])
+    found = verdict(shunted, FREQUENCIES, "parallel", 0.03, ("Rsh",)).families["Rb"]
+    np.testing.assert_allclose(found[[0, -1], 2], [LOW[2], HIGH[2]], rtol=1e-6)
+    off = eis.impedance(found, FREQUENCIES, "parallel") / eis.impedance(shunted, FREQUENCIES, "parallel") - 1
+    assert (np.sum(np.abs(off) ** 2, axis=1) < 4 * 1.1 * 0.03**2).all()
+
+
 def test_high_frequencies_alone_leave_the_resistances_open():
     high = np.geomspace(1e5, 1e7, 30)
     found = verdict(CIRCUIT, high, "series", 0.01)
