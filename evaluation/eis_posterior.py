@@ -23,6 +23,7 @@ REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
 PIECES = 32  # of Rsh's conditional density
 FLOOR = 0.05  # share of it that is flat
+ROWS = 128  # at a time, so that their arrays stay in the processor's cache
 SERIES = 16  # draws of Rs for each circuit of a grid
 
 
@@ -69,7 +70,7 @@ class Draws:
 
 def infer(
     problem: Problem, places: np.ndarray, log_q: np.ndarray, count: int, rng: np.random.Generator,
-    enough: float = 0.3, most_rounds: int = 5,
+    enough: float = 0.2, most_rounds: int = 5,
 ) -> Posterior:  # fmt: skip
     """The posterior from a network's draws at places (N, 5) with ln of their density (N,).
 
@@ -80,8 +81,9 @@ def infer(
     found: list[Draws] = []
     while len(found) < most_rounds and (not found or found[-1].effective < enough * count):
         steps = STEPS if not found and first.effective < enough * len(places) else 0
-        drawn = places[: CENTRES if steps else CENTRES // 4]  # so that no part of them is forgotten
-        seeds = np.concatenate([drawn, chosen([*found, first], CENTRES, rng)[len(drawn) :]])
+        seeds = started(problem, places) if steps else chosen([*found, first], CENTRES, rng)
+        if not steps:  # so that no part of the draws is forgotten
+            seeds = np.concatenate([places[: CENTRES // 4], seeds[CENTRES // 4 :]])
         found.append(proposed(problem, seeds, count, steps, len(found) % 2 == 0, rng))
     kept = [draws for draws in found if draws.effective > 0] or [first]
     best = max(kept, key=lambda draws: draws.effective)
@@ -89,10 +91,26 @@ def infer(
         kept = [best]  # the rounds before it were on their way
     share = np.array([draws.effective for draws in kept]) / max(sum(draws.effective for draws in kept), 1e-300)
     weights = np.concatenate([part * draws.weights for part, draws in zip(share, kept, strict=True)])
-    joined = [np.concatenate([getattr(draws, name) for draws in kept]) for name in ("places", "rs", "z")]
+    counts = weights > 0
+    weights = weights[counts]
+    joined = [np.concatenate([getattr(draws, name) for draws in kept])[counts] for name in ("places", "rs", "z")]
     evidence = float(log_sum(best.log_weight) - np.log(len(best.log_weight)))
     return Posterior(joined[0], joined[1], weights, joined[2], float(1 / (weights**2).sum()) if share.sum() else 0.0,
                      first.effective, len(places), len(found), evidence)  # fmt: skip
+
+
+def started(problem: Problem, places: np.ndarray) -> np.ndarray:
+    """Where to start the search from: the first of a network's places (N, 5).
+
+    Where something is known of one membrane, half of them have their membranes swapped: which of the two it is of may
+    be open, as in a parallel circuit with Rsh unknown.
+    """
+    if problem.symmetric or not {1, 2, 3, 4} & set(problem.free):
+        return places[:CENTRES]
+    swapped = places[: CENTRES // 2, SWAP]
+    known = list(problem.known)
+    swapped[:, known] = places[: CENTRES // 2, known]
+    return np.concatenate([places[: CENTRES - len(swapped)], swapped])
 
 
 def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.random.Generator) -> Draws:
@@ -100,12 +118,17 @@ def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.ran
 
     Rs is drawn for each where it is free.
     """
-    log_prior = problem.log_prior(places) - log_q
-    inside = np.isfinite(log_prior)
-    z = problem.impedance(np.where(inside[:, None], places, 5.0))
-    rs, log_rs = draw_rs(problem, z, rng)
-    z = z + rs[:, None]
-    log_weight = np.where(inside, problem.log_likelihood(z) + log_prior + log_rs, -np.inf)
+    log_weight = problem.log_prior(places) - log_q
+    possible = np.flatnonzero(np.isfinite(log_weight))
+    rs = np.full(len(places), problem.rs[0])
+    z = np.zeros((len(places), len(problem.spectrum.z)), complex)
+    for start in range(0, len(possible), ROWS):
+        rows = possible[start : start + ROWS]
+        model = problem.impedance(places[rows])
+        rs[rows], log_rs = draw_rs(problem, model, rng)
+        model += rs[rows, None]
+        z[rows] = model
+        log_weight[rows] += problem.log_likelihood(model) + log_rs
     return Draws(places, rs, z, log_weight)
 
 

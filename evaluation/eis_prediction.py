@@ -17,7 +17,7 @@ from domains.eis import (
 )
 from evaluation.eis_likelihood import Problem, deviation
 from evaluation.eis_posterior import Posterior
-from evaluation.eis_proposals import from_places, to_places
+from evaluation.eis_proposals import CELL, from_places
 
 
 @dataclass
@@ -97,18 +97,22 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def estimate(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Weighted quantiles of values (N,)."""
-    order = np.argsort(values)
-    middle = np.cumsum(weights[order]) - weights[order] / 2
-    cut = [float(np.interp(level, middle, values[order])) for level in (0.5, 0.25, 0.75, 0.05, 0.95)]
-    return Estimate(cut[0], (cut[1], cut[2]), (cut[3], cut[4]))
+def estimates_of(values: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, Estimate]:
+    """Weighted quantiles of each of the values (N,)."""
+    found = {}
+    for name, value in values.items():
+        order = np.argsort(value)
+        value, weight = value[order], weights[order]
+        cut = np.interp([0.5, 0.25, 0.75, 0.05, 0.95], np.cumsum(weight) - weight / 2, value).tolist()
+        found[name] = Estimate(cut[0], (cut[1], cut[2]), (cut[3], cut[4]))
+    return found
 
 
 def ordered(places: np.ndarray, merge: bool) -> tuple[np.ndarray, np.ndarray]:
     """Places (N, 5), their membranes in canonical order where they are merged, and the cells (N, 5) they lie in."""
     if merge:
-        places = to_places(canonical(from_places(places)))
+        later = (places[:, [1, 3]] - places[:, [2, 4]]) @ CELL[[1, 3]] > 0  # Ra Ca > Rb Cb, as in `canonical`
+        places = np.where(later[:, None], places[:, SWAP], places)
     cells = np.clip(np.rint(places), 0, POINTS - 1).astype(int)
     if merge:  # a cell may lie on both sides of the order: its twin is then the same candidate
         first = canonical_indices(cells)
@@ -150,18 +154,17 @@ def summarise(
                                 float(relative_residual(z, observed))))  # fmt: skip
     parameters = from_places(posterior.places)
     parameters = canonical(parameters) if merge else parameters
-    estimates = {NAMES[i]: estimate(parameters[:, i], weights) for i in problem.free}
-    if problem.rs_free:
-        estimates["Rs"] = estimate(posterior.rs, weights)
-    whole = {name: estimate(value, weights) for name, value in invariants(parameters, problem.topology).items()}
+    wanted = {NAMES[i]: parameters[:, i] for i in problem.free} | ({"Rs": posterior.rs} if problem.rs_free else {})
+    estimates = estimates_of(wanted, weights)
+    whole = estimates_of(invariants(parameters, problem.topology), weights)
     positive = probability[probability > 0]
-    level = np.sqrt(misfit / (2 * len(observed)))
+    noise = estimates_of({"noise": np.sqrt(misfit / (2 * len(observed)))}, weights)["noise"]
     twins = (1 - 1 / POINTS**2) * float(np.log(2)) if merge else 0.0  # all cells but those of equal membranes
     return Prediction(
         problem.topology, problem.spectrum.name, True, known, merge,
         circuits, {NAMES[i]: np.bincount(cells[:, i], weights, POINTS).tolist() for i in problem.free}, estimates,
         whole, max(0.0, float(-(positive * np.log(positive)).sum())), len(problem.free) * float(np.log(POINTS)) - twins,
-        posterior.effective, posterior.network, posterior.drawn, float(own_weights.sum()), estimate(level, weights),
+        posterior.effective, posterior.network, posterior.drawn, float(own_weights.sum()), noise,
         posterior.log_evidence, [], parameters, posterior.rs, weights,
     ), np.array(kept)  # fmt: skip
 

@@ -11,7 +11,7 @@ from domains.eis import HIGHEST, LOWEST, NAMES, POINTS, UNITS, check_topology
 from domains.eis_spectrum import FEWEST, HALF_CELL, Spectrum, outside
 from evaluation.eis_likelihood import ENDS, Problem
 from evaluation.eis_posterior import Posterior, infer, over_grid, weighed
-from evaluation.eis_prediction import Circuit, Prediction, estimate, summarise
+from evaluation.eis_prediction import Circuit, Prediction, estimates_of, summarise
 from evaluation.eis_proposals import CELL, as_input, beam, from_places
 from runtime.errors import UsageError, closest
 
@@ -31,7 +31,7 @@ class ProbabilisticEISPredictor:
     """
 
     def __init__(self, model: Any, topology: str, prior: str = "continuous", levels: tuple[float, float] = (1e-3, 5e-2),
-                 rs: float = 0.0, low: float = 1e-2, high: float = 1e7, samples: int = 1000, drawn: int = 128,
+                 rs: float = 0.0, low: float = 1e-2, high: float = 1e7, samples: int = 1000, drawn: int = 64,
                  width: int = 256):  # fmt: skip
         check_topology(topology)
         if prior not in ("continuous", "grid"):
@@ -184,7 +184,7 @@ class ProbabilisticEISPredictor:
         circuits = [Circuit(dict(zip(NAMES, map(float, row), strict=True)), 1 / POINTS ** len(free))
                     for row in from_places(places)]  # fmt: skip
         even = from_places(np.tile(np.linspace(*ENDS, 10_001)[:, None], 5))
-        estimates = {NAMES[i]: estimate(even[:, i], np.full(len(even), 1 / len(even))) for i in free}
+        estimates = estimates_of({NAMES[i]: even[:, i] for i in free}, np.full(len(even), 1 / len(even)))
         entropy = len(free) * math.log(POINTS)
         said = ["There is no spectrum: this is the prior, by which every circuit is as likely as any other; what is "
                 "known says nothing about the rest."]  # fmt: skip

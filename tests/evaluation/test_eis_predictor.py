@@ -7,10 +7,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from domains.eis import NAMES, POINTS, canonical, canonical_indices, default_frequencies, impedance, on_grid
+from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, default_frequencies, impedance, on_grid
 from domains.eis_noise import noisy
 from domains.eis_spectrum import Spectrum
+from evaluation.eis_likelihood import Problem
 from evaluation.eis_oracle import GridOracle
+from evaluation.eis_prediction import ordered
 from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
 from evaluation.eis_proposals import from_places
 from models.eis_predictor import EISPredictor
@@ -67,6 +69,24 @@ def test_one_missing_parameter_is_found_within_its_interval_and_its_cell(complet
     assert best.residual == pytest.approx(np.abs(z - seen).mean())
     assert best.relative == pytest.approx(math.log10(np.abs(z - seen).mean() / np.abs(seen).mean()))
     assert math.isfinite(best.predicted_relative)
+
+
+def test_a_given_series_resistance_is_taken_off_what_the_network_sees(completer):
+    without, predictor = measured(), completer.predictor
+    problems = [Problem(Spectrum(FREQUENCIES, without.z + rs), "parallel", {}, rs=(rs, rs)) for rs in (0.0, 20.0)]
+    contexts = np.array(predictor.encoded(problems)[0])
+    np.testing.assert_allclose(contexts[0], contexts[1], atol=1e-5)
+
+
+def test_cells_in_order_hold_the_circuits_or_their_twins():
+    places = np.random.default_rng(0).uniform(-0.5, 11.5, (5000, 5))
+    found, cells = ordered(places, True)
+    np.testing.assert_array_equal(cells, canonical_indices(cells))
+    np.testing.assert_array_equal(cells, np.clip(np.rint(found), 0, 11))
+    same, twin = (found == places).all(axis=1), (found == places[:, SWAP]).all(axis=1)
+    assert (same ^ twin).all() and 0.3 < same.mean() < 0.7
+    late = canonical(from_places(found)) != from_places(found)
+    assert 0 < late.any(axis=1).mean() < 0.1  # the few whose cell lies on both sides of the order
 
 
 def test_merged_circuits_are_in_canonical_order_and_unmerged_as_they_are():

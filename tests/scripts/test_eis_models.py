@@ -21,6 +21,7 @@ SMALL = [
     "run_name=r", "max_steps=2", "traces.progress.quiet=true", "device=cpu", "compile=false", "trackio.enabled=false",
     "batch_size=8", "dataloaders.train_data.size=64", "dataloaders.eval_data.size=16",
 ]  # fmt: skip
+FAST = ["optimizer.learning_rate=0.05", "optimizer.schedule.warmup=1"]  # so that two steps show
 NETWORK = ["model.hidden=32", "model.width=8", "model.slots=4", "model.depth=1", "model.mixture=2"]
 
 
@@ -32,7 +33,7 @@ def trained(folder, *more):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("eis") / "r", "experiment=eis_parallel", *NETWORK)
+    return trained(tmp_path_factory.mktemp("eis") / "r", "experiment=eis_parallel", *NETWORK, *FAST)
 
 
 def spectrum() -> Spectrum:
@@ -61,6 +62,9 @@ def test_an_exported_file_is_small_and_predicts_alike(run, tmp_path, capsys):
     first, second = eis_models.load(run, "cpu").predictor, eis_models.load(out, "cpu").predictor
     keys = ("topology", "prior", "levels", "rs", "low", "high")
     assert [getattr(first, key) for key in keys] == [getattr(second, key) for key in keys]
+    for name, array in flatten(second.model.parameters()).items():
+        want = flatten(first.model.parameters())[name]
+        np.testing.assert_array_equal(np.array(array), np.array(want).astype(np.float16), name)
     given = as_input([spectrum(), None], [{}, {0: 460.0}], first.model.shape[0])
     context = [predictor.model.encode(*given) for predictor in (first, second)]
     places = mx.full((2, 5), 4.2)
