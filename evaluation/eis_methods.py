@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.eis import NAMES, POINTS, Impedance, canonical_indices, impedance, invariants, nearest_indices
-from domains.eis_fit import levenberg_marquardt, middle
+from domains.eis_fit import fit_from_middle, levenberg_marquardt, middle
 from domains.eis_truths import from_unit
 from evaluation.eis_oracle import COUNT
 from evaluation.eis_ranking import TOP, Ranking, scores
@@ -138,9 +138,7 @@ def completed(observed: Observed) -> np.ndarray:
     for mask in np.unique(observed.mask, axis=0):
         rows = np.flatnonzero((observed.mask == mask).all(axis=1))
         known = {name: truths[rows, i] for i, name in enumerate(NAMES) if mask[i]}
-        found[rows] = levenberg_marquardt(
-            observed.frequencies, observed.z[rows], middle(len(rows)), observed.topology, known
-        ).parameters
+        found[rows] = fit_from_middle(observed.frequencies, observed.z[rows], observed.topology, known).parameters
     return found
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from domains import eis
-from domains.eis_fit import BEYOND, levenberg_marquardt, middle
+from domains.eis_fit import BEYOND, fit_from_middle, levenberg_marquardt, middle
 from domains.eis_noise import noisy
 from runtime.errors import UsageError
 
@@ -109,6 +109,22 @@ def test_most_fits_from_the_middle_of_the_grid_reach_the_noise(topology):
     z = noisy(clean, 0.01, np.random.default_rng(1))
     found = levenberg_marquardt(FREQUENCIES, z, middle(200), topology)
     assert (found.residual < 1.1 * (np.abs(clean - z) / np.abs(z)).mean(axis=1)).mean() >= 0.98
+
+
+@pytest.mark.parametrize("topology", eis.TOPOLOGIES)
+@pytest.mark.parametrize("names", [("Rsh", "Ra", "Rb"), ("Rsh",)])
+def test_known_resistances_lead_to_the_noise_whichever_membrane_is_quicker(topology, names):
+    truth = draw(200, seed=3)
+    clean = eis.impedance(truth, FREQUENCIES, topology)
+    z = noisy(clean, 0.01, np.random.default_rng(1))
+    known = {name: truth[:, eis.NAMES.index(name)] for name in names}
+    found = fit_from_middle(FREQUENCIES, z, topology, known)
+    floor = (np.abs(clean - z) / np.abs(z)).mean(axis=1)
+    assert (found.residual < 1.1 * floor).mean() >= 0.97
+    np.testing.assert_allclose(found.parameters[:, 0], truth[:, 0])
+    relative = np.abs(eis.impedance(found.parameters, FREQUENCIES, topology) - z) / np.abs(z)
+    np.testing.assert_allclose(found.residual, relative.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found.variance, (relative**2).sum(axis=1) / (80 - len(found.free)), rtol=1e-6)
 
 
 def test_a_parameter_beyond_the_box_stops_at_its_wall_and_the_others_go_on():
