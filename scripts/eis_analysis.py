@@ -77,7 +77,8 @@ def analyse(
     alarm = residual_alarm(frequencies, best.z, spectrum.z, noise, known)
     record = {
         "name": spectrum.name, "points": len(spectrum.z), "frequencies_hz": [frequencies[0], frequencies[-1]],
-        "topology": topology, "known": dict(known), "noise": noise, "noise_from": source,
+        "topology": topology, "known": dict(known), "merged": prediction.merged,
+        "noise": noise, "noise_from": source,
         "kramers_kronig": {"passes": kk.passes, "mu": kk.mu, "elements": kk.elements, "sentence": kk.sentence},
         "quantities": quantities(best, prediction, known, says),
         "verdict": {"sentence": sentence, "families": {

@@ -30,9 +30,10 @@ def impedance_py(parameters: np.ndarray, topology: str, rs: float = 0.0) -> dict
 
 
 def write_records(records: Sequence[Mapping[str, Any]], path: Path | str) -> Path:
-    """Records of spectra as JSON (all of it) or CSV (a row each, `flat`, without marginals), by the path's suffix."""
+    """Records of spectra, a line each, as JSON or CSV (`flat`, without marginals), by the path's suffix."""
     if str(path).endswith(".json"):
-        return write(path, lambda file: file.write_text(json.dumps(records, indent=1, allow_nan=False) + "\n"))
+        lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)  # an indent takes ms a record
+        return write(path, lambda file: file.write_text(f"[\n{lines}\n]\n"))
     rows = [flat({key: value for key, value in record.items() if key != "marginals"}) for record in records]
     columns = list(dict.fromkeys(key for row in rows for key in row))
 

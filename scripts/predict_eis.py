@@ -10,6 +10,7 @@ usage: python scripts/predict_eis.py FILE|FOLDER [key=value ...]
   top_k=10               likeliest circuits to list
   polish=true            fit the best of them to the spectrum (Levenberg-Marquardt); false: as the network says
   noise=auto             share of |Z| on the real and on the imaginary part, such as 0.01; auto: from the spectrum
+  series=false           true: the spectra are a series (in the order of their files): a membrane keeps its name in all
   initial_guess=false    true: also print the circuits as impedance.py's CustomCircuit takes them
   out=results.json       all that was found, .json, or .csv with a row a spectrum
   picture=spectrum.png   Nyquist, Bode and residual; of several spectra one picture, and one of each in the folder
@@ -40,6 +41,7 @@ from scripts import eis_known
 from scripts.arguments import at_least, command, ends_in, parse
 from scripts.eis_analysis import Options, analyse
 from scripts.eis_export import write_records
+from scripts.eis_labels import follow
 from scripts.eis_models import load
 from scripts.eis_report import report
 from visualizers.eis import Picture, draw_folder, draw_spectrum
@@ -55,6 +57,7 @@ class Settings:
     top_k: int = 10
     polish: bool = True
     noise: str = "auto"
+    series: bool = False
     initial_guess: bool = False
     out: str | None = None
     picture: str | None = None
@@ -153,7 +156,11 @@ def work(arguments: list[str]) -> None:
             continue
         records.append(answer[0])
         pictures.append(answer[1])
-        print(f"{report(answer[0])}\n")
+        if not given.series:
+            print(f"{report(answer[0])}\n")
+    if given.series:
+        records = follow(records)
+        print("\n\n".join(map(report, records)) + "\n")
     if given.out is not None and records:
         print(f"results: {write_records(records, given.out)}")
     if given.picture is not None and pictures:

@@ -172,6 +172,38 @@ def test_a_table_tells_what_is_known_of_each_file(tmp_path, capsys):
     assert record["file"] == "s0.csv" and record["known"] == {"Rsh": 460.0, "Rs": 0.0}
 
 
+def test_a_series_is_followed(tmp_path, capsys):
+    frequencies = default_frequencies(40)
+    for step, (ca, cb) in enumerate(((1e-6, 2e-5), (2e-6, 1e-5))):  # the quicker membrane becomes the slower one
+        z = impedance(np.array([460, 2000, 200, ca, cb]), frequencies, "series")
+        rows = "\n".join(f"{f:.6g},{one.real:.6g},{one.imag:.6g}" for f, one in zip(frequencies, z, strict=True))
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"s{step}.csv").write_text(f"frequency_hz,z_real_ohm,z_imag_ohm\n{rows}\n")
+    ra = {}
+    for series in ("false", "true"):
+        arguments = [f"series={series}", f"out={tmp_path / 'r.json'}", "topology=series"]
+        assert run(tmp_path / "in", *arguments) == 0
+        ra[series] = [record["quantities"]["Ra"]["best"] for record in stored(tmp_path / "r.json")]
+    np.testing.assert_allclose(ra["true"], 2000, rtol=0.01)
+    np.testing.assert_allclose(ra["false"], [2000, 200], rtol=0.01)
+    assert "follows the series" in capsys.readouterr().out
+
+
+def test_a_drift_during_the_sweep_is_told(tmp_path):
+    frequencies = default_frequencies(40)
+    drift = np.linspace(1.3, 1, 40)[:, None]  # 30% in the sweep, which begins at high frequencies
+    z = np.array([impedance(TRUTH * share, np.array([f]), "parallel")[0]
+                  for share, f in zip(drift, frequencies, strict=True)])  # fmt: skip
+    rows = "\n".join(f"{f:.6g},{one.real:.6g},{one.imag:.6g}" for f, one in zip(frequencies, z, strict=True))
+    (tmp_path / "s.csv").write_text(f"frequency_hz,z_real_ohm,z_imag_ohm\n{rows}\n")
+    assert run(tmp_path / "s.csv", f"out={tmp_path / 'r.json'}") == 0
+    (record,) = stored(tmp_path / "r.json")
+    assert (
+        not record["kramers_kronig"]["passes"] and "breaks the Kramers-Kronig" in record["kramers_kronig"]["sentence"]
+    )
+    assert record["noise"] < 0.01
+
+
 def test_equal_known_resistances_leave_two_orders(tmp_path):
     records = []
     for name in ("model_cell_08.csv", "model_cell_06.csv"):
