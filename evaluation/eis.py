@@ -100,7 +100,10 @@ def beside(found: dict[str, float], best: dict[str, float]) -> dict[str, float]:
 
 
 def residual_correlation(model, batch: NumpyBatch, size: int = 512) -> float:
-    """Spearman's rank correlation of a predictor's log residual and the true one, of a batch's candidates."""
+    """Spearman's rank correlation of a predictor's log residual and the true one, of a batch's candidates.
+
+    NaN for a predictor that says the same of all.
+    """
     from scipy.stats import rankdata
 
     parts = []
@@ -108,4 +111,5 @@ def residual_correlation(model, batch: NumpyBatch, size: int = 512) -> float:
         x, candidate = (mx.array(batch[name][start : start + size]) for name in ("x", "candidate"))
         nothing = mx.zeros((len(x), 5))
         parts.append(np.array(model.log_residual(model.encode(x, nothing, nothing), candidate)))
-    return float(np.corrcoef(rankdata(np.concatenate(parts)), rankdata(batch["residual"]))[0, 1])
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(rankdata(np.concatenate(parts)), rankdata(batch["residual"]))[0, 1])

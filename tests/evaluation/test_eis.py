@@ -131,3 +131,10 @@ def test_a_run_ends_with_its_scores(prior, tmp_path):
               }.get(prior, ["merged_nll", "error_TER_of_fit", "coverage90_tau_2", "sbc_TEC"])  # fmt: skip
     for name in (*wanted, "merged_top1", "merged_ece_floor", "residual_spearman"):
         assert np.isfinite(values[f"eval/{name}_20"]), name
+
+
+def test_a_network_without_a_spectrum_is_scored_too(tmp_path):
+    told = [*[text for text in SMALL if not text.startswith("model.")], "model.hidden=16", "experiment=eis_no_spectrum"]
+    summary = launcher.train(compose(told), tmp_path / "t", told)
+    assert summary.latest["eval/completion_nll_20"] == pytest.approx(2 * np.log(12), rel=0.05)
+    assert np.isnan(summary.latest["eval/residual_spearman_20"])
