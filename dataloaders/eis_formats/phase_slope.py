@@ -13,8 +13,9 @@ from domains.eis_spectrum import FEWEST
 from runtime.errors import UsageError
 
 CLEARLY = 12.0  # degrees, mean; circuits are at 4 (median, with up to 5% noise), 32 measured spectra at most at 12
-AGAINST = -0.6  # correlation of phase and slope that noise does not give
-FEWEST_FOR_SIGN = 20  # points
+ALIKE = 0.6  # correlation of phase and slope that noise does not give
+TOO_SMALL = 0.05  # of the phase against the slope
+FEWEST_FOR_SIZE = 20  # points
 
 
 def check_phase(frequencies: np.ndarray, z: Impedance) -> None:
@@ -22,15 +23,19 @@ def check_phase(frequencies: np.ndarray, z: Impedance) -> None:
     if len(z) < FEWEST:
         return
     phase, slope = windows(frequencies, z)
-    if len(z) >= FEWEST_FOR_SIGN and phase @ slope < AGAINST * np.sqrt((phase @ phase) * (slope @ slope)):
+    sizes = np.sqrt([phase @ phase, slope @ slope])
+    alike = phase @ slope / max(sizes.prod(), 1e-300)  # their correlation
+    if len(z) >= FEWEST_FOR_SIZE and alike < -ALIKE:
         raise UsageError("the phase of Z is positive where |Z| falls with the frequency; needed: Z'' below 0 there "
                          "(the column may hold -Z'').")  # fmt: skip
-    if (given := error(frequencies, z)) < CLEARLY:
-        return
-    best, how = min((error(f, other), how) for how, f, other in alternatives(frequencies, z))
-    if best < given / 2:
-        raise UsageError(f"the phase of Z is {given:.0f} degrees from what the slope of |Z| says, but {best:.0f} "
-                         f"{how}; needed: columns under their own names and units.")  # fmt: skip
+    if (given := error(frequencies, z)) > CLEARLY:
+        best, how = min((error(f, other), how) for how, f, other in alternatives(frequencies, z))
+        if best < given / 2:
+            raise UsageError(f"the phase of Z is {given:.0f} degrees from what the slope of |Z| says, but {best:.0f} "
+                             f"{how}; needed: columns under their own names and units.")  # fmt: skip
+    if len(z) >= FEWEST_FOR_SIZE and alike > ALIKE and sizes[0] < TOO_SMALL * sizes[1]:
+        raise UsageError(f"the phase of Z is {sizes[0] / sizes[1]:.1g} times what the slope of |Z| says; needed: Z' "
+                         "and Z'' in one unit.")  # fmt: skip
 
 
 def error(frequencies: np.ndarray, z: Impedance) -> float:

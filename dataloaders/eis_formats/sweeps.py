@@ -266,3 +266,11 @@ def check_piece(frequencies: np.ndarray, z: Impedance) -> None:
         at = int(np.argmax(jumps))
         raise UsageError(f"|Z| jumps from {size[at]:.3g} to {size[at + 1]:.3g} ohm between {f[at]:g} and {f[at + 1]:g} "
                          "Hz; needed: one unit of Z in all rows.")  # fmt: skip
+    for part, called in ((z.real[order], "Z'"), (z.imag[order], "Z''")):
+        steps = np.abs(np.diff(np.log(np.maximum(np.abs(part), 1e-300))))
+        # at so small a distance nature changes a part by less than a tenth of that
+        for at in np.flatnonzero((np.abs(steps - np.log(1e3)) < np.log(3)) & (np.diff(f) < f[:-1])):
+            beside = np.concatenate([steps[max(at - 3, 0) : at], steps[at + 1 : at + 4]])
+            if len(beside) == 6 and beside.max() < np.log(5):
+                raise UsageError(f"{called} changes a thousandfold between {f[at]:g} and {f[at + 1]:g} Hz and hardly "
+                                 "beside that; needed: one unit in all rows.")  # fmt: skip
