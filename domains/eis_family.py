@@ -10,7 +10,7 @@ from domains.eis_spectrum import HALF_CELL
 NOISE = 4.0  # growth of chi squared that counts as within the noise: two standard deviations
 LOW, HIGH = LOWEST / HALF_CELL, HIGHEST * HALF_CELL  # of the continuous prior
 PATIENCE = 15  # steps of the fits
-FEW = 30  # frequencies that the fits along a value look at: every second of 60, with half the variance
+FEW = 30  # frequencies that are enough to follow a family
 STEPS = 16  # values along the prior's range, and again inside the last steps at either end
 
 
@@ -37,6 +37,12 @@ def within_prior(circuits: np.ndarray, wider: float = 1.0) -> np.ndarray:
     return np.all((circuits >= LOW / wider) & (circuits <= HIGH * wider), axis=1)
 
 
+def thinned(frequencies: np.ndarray, level: float) -> tuple[np.ndarray, float]:
+    """Every second, third, ... of many frequencies, FEW at least, and the noise level that makes up for the others."""
+    every = max(1, len(frequencies) // FEW)
+    return np.sort(frequencies)[::every], level / np.sqrt(every)
+
+
 def profile(
     parameters: np.ndarray, name: str, frequencies: np.ndarray, topology: str, level: float,
     known: tuple[str, ...] = (), rs: float = 0.0, rs_free: bool = False, along: np.ndarray | None = None,
@@ -49,8 +55,7 @@ def profile(
     """
     check_topology(topology)
     parameters = np.asarray(parameters, float)
-    thin = max(1, len(frequencies) // FEW)
-    frequencies, level = np.sort(frequencies)[::thin], level / np.sqrt(thin)
+    frequencies, level = thinned(frequencies, level)
     at, z = NAMES.index(name), impedance(parameters, frequencies, topology, rs)
     along = np.concatenate([parameters[None], parameters[None] if along is None else along])
     box = np.maximum(HALF_CELL, np.maximum(LOWEST / parameters, parameters / HIGHEST))  # the prior, and the circuit

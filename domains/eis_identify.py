@@ -12,12 +12,12 @@ from functools import cached_property
 import numpy as np
 
 from domains.eis import HIGHEST, LOWEST, NAMES, POINTS, derivatives, impedance, invariants
-from domains.eis_family import profile, ridge, within_prior
+from domains.eis_family import profile, ridge, thinned, within_prior
 from domains.eis_units import UNIT_OF, si
 from runtime.errors import UsageError
 
 WIDTH = np.log(HIGHEST / LOWEST) * POINTS / (POINTS - 1) / np.sqrt(12)  # standard deviation of the prior's ln p
-RIDGE = 100  # circuits along the direction that nothing shows
+RIDGE = 60  # circuits along the direction that nothing shows
 RS_WIDTH = 100.0  # ohm, of the series resistance
 SHARE = 0.15  # of the prior's standard deviation: below it something is determined (to about half a grid step)
 WIDER = 10.0  # times wider a prior that must not make the difference
@@ -142,7 +142,8 @@ def _along(circuits: np.ndarray, frequencies: np.ndarray, level: float, rs: floa
     ridge's points.
     """
     k = len(width)
-    rows = whitened(circuits, frequencies, "parallel", level, rs)[..., :k] * width
+    few, level = thinned(frequencies, level)
+    rows = whitened(circuits, few, "parallel", level, rs)[..., :k] * width
     inverse = np.linalg.inv(np.swapaxes(rows, 1, 2) @ rows + np.eye(k))
     q = np.concatenate([np.log(circuits), np.zeros((len(circuits), k - 5))], axis=1) / width
     tangent = np.gradient(q, axis=0)
