@@ -73,8 +73,9 @@ def analyse(
     best = min(found, key=lambda one: one.squares)
     given = tuple(name for name in NAMES if name in known)
     says = verdict(best.parameters, frequencies, topology, noise, given, best.rs, "Rs" in prediction.estimates)
-    sentence = f"Near the best circuit: {says.sentence}" if branches(prediction, says) else says.sentence
     alarm = residual_alarm(frequencies, best.z, spectrum.z, noise, known)
+    sentence = f"Near the best circuit: {says.sentence}" if branches(prediction, says) else says.sentence
+    sentence = f"If the circuit were right: {sentence}" if alarm.raised else sentence
     record = {
         "name": spectrum.name, "points": len(spectrum.z), "frequencies_hz": [frequencies[0], frequencies[-1]],
         "topology": topology, "known": dict(known), "merged": prediction.merged,

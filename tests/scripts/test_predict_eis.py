@@ -19,7 +19,7 @@ from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPred
 from examples import eis_model_cells
 from models.eis_predictor import EISPredictor
 from runtime.errors import UsageError
-from scripts import predict_eis
+from scripts import eis_models, predict_eis
 from scripts.eis_analysis import candidates
 from scripts.eis_report import report
 
@@ -76,6 +76,26 @@ def test_cells_that_their_record_does_not_explain_raise_the_alarm(cells):
     """Of the four, two leave any Ca and Cb of the prior; the other two are well explained by others than recorded."""
     alarmed = [{row["cell"][11:13] for row in cells if row["alarms"][case]} for case in range(3)]
     assert alarmed == [{"02", "03", "09", "10"}, {"02", "03"}, set()]
+
+
+def test_all_components_known_are_checked_by_the_same_command(tmp_path, capsys):
+    record = eis_model_cells.FOLDER / "recorded.csv"
+    assert run(CELLS, f"known={record}", f"out={tmp_path / 'r.json'}") == 0
+    alarmed = [one for one in stored(tmp_path / "r.json") if one["alarm"]["raised"]]
+    assert [one["file"][11:13] for one in alarmed] == ["02", "03", "09", "10"]
+    assert all(one["verdict"]["sentence"].startswith("If the circuit were right") for one in alarmed)
+    assert capsys.readouterr().out.count("ALARM") == 4
+
+
+def test_the_shipped_network_does_it_right_after_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_eis, "load", eis_models.load)
+    known = [f"known.{key}={value}" for key, value in eis_model_cells.recorded()["model_cell_06.csv"].items()
+             if key[0] == "R"]  # fmt: skip
+    assert run(CELLS / "model_cell_06.csv", *known, f"out={tmp_path / 'r.json'}") == 0
+    (record,) = stored(tmp_path / "r.json")
+    assert record["quantities"]["Ca"]["best"] == pytest.approx(1.07e-6, rel=0.06)
+    assert record["quantities"]["Cb"]["best"] == pytest.approx(1.01e-6, rel=0.06)
+    assert record["effective"] > 300
 
 
 def test_an_unknown_shunt_is_not_determined(cells, capsys):
