@@ -1,18 +1,20 @@
 """The EIS predictor beside its PyTorch twin: training samples/s, peak memory, latency of predictions; JSON lines.
 
 python benchmarks/eis_network.py [--device cpu|gpu] [--precision fp32|bf16] [--train 512,4096] [--predict 1,256]
-                                 [--turns 3] [--seconds 5] [--torch-python PATH [--compiled]]
+                                 [--turns 3] [--seconds 5] [--threads 1] [--torch-python PATH [--compiled]]
 
 First parity: the same random weights, on the same spectra, must give the same ln density, predicted residual and
 likeliest places (ours computed on the CPU, PyTorch's on --device without TF32), else it stops. Then every measurement
 in a process of its own, all variants in turns. Train: the estimator's loop (PyTorch: a plain one), AdamW, each step
 from a batch on the host. Predict: host to host, encoder, five choices of a cell and a place in it. peak_gb: the
-allocator's on a GPU, else what the process grew by. Ratios are ours over theirs, of medians (samples/s: above 1 is
-faster; milliseconds and memory: below 1 is less).
+allocator's on a GPU, else what the process grew by. cpu_ms: of all the process's threads, which a busy machine changes
+less (with --threads 1 no peer waits for its threads there). Ratios are ours over theirs, of medians: samples/s above 1
+is faster; milliseconds and memory below 1 is less.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -30,7 +32,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.step_mlx import Batches, adamw  # noqa: E402
-from benchmarks.turns import in_turns, repeated, resident_gb, run  # noqa: E402
+from benchmarks.turns import in_turns, repeated, resident_gb, run, timed  # noqa: E402
 from dataloaders.eis import Spectra  # noqa: E402
 from losses.eis import CircuitLikelihood  # noqa: E402
 from models.eis_predictor import EISPredictor  # noqa: E402
@@ -114,8 +116,8 @@ def trained(model: EISPredictor, batch: NumpyBatch, precision: str, seconds: flo
 
     first = turn(1)
     steps = max(1, round(1.0 / turn(2)))
-    median = statistics.median(repeated(lambda: turn(steps), seconds)) / steps
-    return {"first_s": round(first, 2), "median_ms": round(median, 3), "samples_s": round(1e3 * rows / median)}
+    found = timed(lambda: turn(steps), seconds, steps)
+    return {"first_s": round(first, 2), **found, "samples_s": round(1e3 * rows / found["median_ms"])}
 
 
 def predicted(model: EISPredictor, batch: NumpyBatch, precision: str, seconds: float) -> dict:
@@ -131,9 +133,7 @@ def predicted(model: EISPredictor, batch: NumpyBatch, precision: str, seconds: f
     once()
     first = time.perf_counter() - begin
     repeated(once, 0)
-    times = repeated(once, seconds)
-    return {"first_s": round(first, 2), "median_ms": round(statistics.median(times), 4),
-            "p99_ms": round(float(np.percentile(times, 99)), 4)}  # fmt: skip
+    return {"first_s": round(first, 2), **timed(once, seconds)}
 
 
 def worker(given: argparse.Namespace) -> dict:
@@ -155,7 +155,7 @@ def different(line: dict) -> str | None:
 
 def ratios(task: str, batch: int, lines: dict[str, list[dict]]) -> list[dict]:
     """Ours over each peer: medians over the turns of speed or time, and of memory."""
-    keys = ("samples_s", "peak_gb") if task == "train" else ("median_ms", "p99_ms", "peak_gb")
+    keys = ("samples_s" if task == "train" else "median_ms", "p99_ms", "cpu_ms", "peak_gb")
     middle = {name: {key: statistics.median(line[key] for line in own) for key in keys} for name, own in lines.items()}
     return [{"ours over": name, "task": task, "batch": batch,
              **{key: round(middle["ours"][key] / theirs[key], 3) if theirs[key] else None for key in keys}}
@@ -179,6 +179,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--predict", type=sizes, default=[1, 256], help="batch sizes, with commas")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="measuring time of a process, warm-up not counted")
+    parser.add_argument("--threads", type=int, help="of matrix products on a CPU; left out: as each library chooses")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--torch-python", metavar="PATH")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile")
@@ -200,6 +201,9 @@ def main() -> None:
         shared = ["--device", str(device), "--precision", given.precision, "--seconds", str(given.seconds)]
         ours = [sys.executable, str(HERE / "eis_network.py"), "--file", str(file), *shared]
         theirs = [given.torch_python, str(HERE / "eis_network_torch.py"), str(file), *shared]
+        if given.threads:
+            os.environ["OPENBLAS_NUM_THREADS"] = str(given.threads)
+            theirs += ["--threads", str(given.threads)]
         if given.torch_python and (words := different(run([*theirs, "--task", "parity", "--batch", str(PARITY)]))):
             raise SystemExit(words)
         for task, batch in [*(("train", size) for size in given.train), *(("predict", size) for size in given.predict)]:

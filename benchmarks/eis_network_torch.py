@@ -7,7 +7,6 @@ models/eis_predictor.py and models/eis_encoder.py, so that their weights load as
 import argparse
 import json
 import math
-import statistics
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from turns import repeated, resident_gb
+from turns import repeated, resident_gb, timed
 
 POINTS, WAVES, FINE, TURNS, OFFSETS, SMALLEST = 12, 6, 6, 4, 5, -6.0  # as in the files of models/
 PLACE = POINTS + 1 + 2 * OFFSETS
@@ -217,8 +216,8 @@ def trained(given, network: Network, batch, device: torch.device) -> dict:
 
     first = turn(1)
     steps = max(1, round(1.0 / turn(2)))
-    median = statistics.median(repeated(lambda: turn(steps), given.seconds)) / steps
-    return {"first_s": round(first, 2), "median_ms": round(median, 3), "samples_s": round(1e3 * given.batch / median)}
+    found = timed(lambda: turn(steps), given.seconds, steps)
+    return {"first_s": round(first, 2), **found, "samples_s": round(1e3 * given.batch / found["median_ms"])}
 
 
 def predicted(given, network: Network, batch, device: torch.device) -> dict:
@@ -234,10 +233,8 @@ def predicted(given, network: Network, batch, device: torch.device) -> dict:
     begin = time.perf_counter()
     once()
     first = time.perf_counter() - begin
-    repeated(once, 0, 3)
-    times = repeated(once, given.seconds)
-    return {"first_s": round(first, 2), "median_ms": round(statistics.median(times), 4),
-            "p99_ms": round(float(np.percentile(times, 99)), 4)}  # fmt: skip
+    repeated(once, 0)
+    return {"first_s": round(first, 2), **timed(once, given.seconds)}
 
 
 def main() -> None:
@@ -249,10 +246,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--threads", type=int, help="left out: as PyTorch chooses")
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     device = torch.device("cuda" if given.device == "gpu" else "cpu")
     torch.set_float32_matmul_precision("high")  # TF32, as MLX does
+    if given.threads:
+        torch.set_num_threads(given.threads)
     network, batch, ours = stored(given.file)
     network = network.to(device)
     batch = {name: array[: given.batch] for name, array in batch.items()}

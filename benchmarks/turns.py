@@ -1,6 +1,6 @@
 """Measurements in processes of their own, one after another: what the benchmarks beside a peer share. Standard library.
 
-`repeated` is for the workers themselves, ours and a peer's.
+`timed`, `repeated` and `resident_gb` are for the workers themselves, ours and a peer's.
 """
 
 import json
@@ -38,6 +38,15 @@ def in_turns(commands: Mapping[str, list[str]], turns: int) -> dict[str, list[di
         for name, command in commands.items():
             found[name].append(run(command))
     return found
+
+
+def timed(work: Callable[[], object], seconds: float, calls: int = 1) -> dict[str, float]:
+    """Milliseconds of one of the `calls` that `work` makes: median_ms, p99_ms, and cpu_ms, all threads together."""
+    used = time.process_time()
+    times = sorted(repeated(work, seconds))
+    used = 1e3 * (time.process_time() - used) / len(times)
+    found = {"median_ms": median(times), "p99_ms": times[min(len(times) - 1, int(0.99 * len(times)))], "cpu_ms": used}
+    return {name: round(value / calls, 4) for name, value in found.items()}
 
 
 def repeated(work: Callable[[], object], seconds: float, least: int = 3) -> list[float]:

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from benchmarks import eis_network
+from benchmarks.turns import timed
 from models.eis_predictor import EISPredictor
 
 ROOT = Path(__file__).parents[2]
@@ -59,18 +61,25 @@ def test_likeliest_is_the_best_of_all_cells_one_parameter_after_another(file):
 
 def test_ratios_by_hand():
     lines = {
-        "ours": [{"samples_s": v, "peak_gb": 1.0} for v in (100, 400, 300)],
-        "torch": [{"samples_s": v, "peak_gb": 2.0} for v in (150, 100, 200)],
-        "torch compiled": [{"samples_s": 600, "peak_gb": 0.0}],
+        "ours": [{"samples_s": v, "p99_ms": 3.0, "cpu_ms": 6.0, "peak_gb": 1.0} for v in (100, 400, 300)],
+        "torch": [{"samples_s": v, "p99_ms": 4.0, "cpu_ms": 3.0, "peak_gb": 2.0} for v in (150, 100, 200)],
+        "torch compiled": [{"samples_s": 600, "p99_ms": 3.0, "cpu_ms": 2.0, "peak_gb": 0.0}],
     }
-    assert eis_network.ratios("train", 512, lines) == [
-        {"ours over": "torch", "task": "train", "batch": 512, "samples_s": 2.0, "peak_gb": 0.5},
-        {"ours over": "torch compiled", "task": "train", "batch": 512, "samples_s": 0.5, "peak_gb": None},
-    ]
-    one = {"median_ms": 2.0, "p99_ms": 9.0, "peak_gb": 1.0}
-    assert eis_network.ratios("predict", 1, {"ours": [one], "torch": [one | {"median_ms": 4.0}]}) == [
-        {"ours over": "torch", "task": "predict", "batch": 1, "median_ms": 0.5, "p99_ms": 1.0, "peak_gb": 1.0}
-    ]
+    first, second = eis_network.ratios("train", 512, lines)
+    assert first == {"ours over": "torch", "task": "train", "batch": 512, "samples_s": 2.0, "p99_ms": 0.75,
+                     "cpu_ms": 2.0, "peak_gb": 0.5}  # fmt: skip
+    assert (second["ours over"], second["samples_s"], second["cpu_ms"]) == ("torch compiled", 0.5, 3.0)
+    assert second["peak_gb"] is None
+    one = {"median_ms": 2.0, "p99_ms": 9.0, "cpu_ms": 1.0, "peak_gb": 1.0}
+    (line,) = eis_network.ratios("predict", 1, {"ours": [one], "torch": [one | {"median_ms": 4.0}]})
+    assert line["median_ms"] == 0.5 and line["p99_ms"] == 1.0
+
+
+def test_times_of_a_call():
+    calls = iter([0.01, 0.05, 0.02])
+    found = timed(lambda: sleep(next(calls)), 0, calls=10)
+    assert 2 <= found["median_ms"] < found["p99_ms"] and found["p99_ms"] >= 5
+    assert found["cpu_ms"] < 2  # sleeping costs none
 
 
 def test_a_twin_that_differs_is_named():
@@ -82,7 +91,7 @@ def test_a_twin_that_differs_is_named():
 
 def test_the_command_measures_both_and_stops_at_a_twin_that_differs(tmp_path, capsys, monkeypatch):
     """A stand-in for PyTorch's interpreter answers with made lines; ours are measured."""
-    made = {**dict.fromkeys(eis_network.TOLERANCES, 0.0), "samples_s": 10, "peak_gb": 1.0}
+    made = {**dict.fromkeys(eis_network.TOLERANCES, 0.0), "samples_s": 10, "p99_ms": 1.0, "cpu_ms": 1.0, "peak_gb": 1.0}
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho '{json.dumps(made)}'\n")
     python.chmod(0o755)
