@@ -1,5 +1,6 @@
 """The EIS predictor's record of one spectrum as text for the terminal."""
 
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -65,6 +66,7 @@ def columns(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def wrapped(sentences: list[str]) -> list[str]:
-    """Sentences as indented lines of at most 110 characters."""
-    return [line for text in sentences if text
+    """Sentences as indented lines of at most 110 characters; a number stays beside its unit."""
+    joined = [re.sub(r"(?<=\d) (?=\w?(?:Ω|F|s|Hz)\b)", "\u00a0", text) for text in sentences if text]
+    return [line.replace("\u00a0", " ") for text in joined
             for line in textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ")]  # fmt: skip

@@ -21,7 +21,7 @@ from models.eis_predictor import EISPredictor
 from runtime.errors import UsageError
 from scripts import eis_models, predict_eis
 from scripts.eis_analysis import candidates
-from scripts.eis_report import report
+from scripts.eis_report import report, wrapped
 
 CELLS = eis_model_cells.FOLDER / "cells"
 TRUTH = np.array([460.0, 1200.0, 700.0, 3e-7, 5e-6])
@@ -278,6 +278,14 @@ def test_the_report_shows_few_circuits_and_no_table_of_one():
     assert "  Read as: Z in kOhm.\n" in text
     assert "s: 40 points, 1.00 Hz to 1.00 MHz (CSV), parallel circuit" in text and text.count("50.0%") == 5
     assert "likeliest" not in report(record | {"circuits": [circuit]})
+
+
+def test_lines_are_broken_between_words_and_never_before_a_unit():
+    for offset in range(1, 30):
+        lines = wrapped(["", "x" * offset + " 1.03 µF to 66.3 kΩ and 20 Hz," * 8])
+        assert all(len(line) <= 110 and line.startswith("  ") for line in lines) and len(lines) > 2
+        assert not [line for line in lines[1:] if line.split()[0] in ("µF", "kΩ", "Hz,")]
+        assert "\u00a0" not in "".join(lines)
 
 
 def test_the_examples_errors_forgive_the_order_only_where_resistances_are_equal():
