@@ -18,7 +18,8 @@ from evaluation.eis_likelihood import ENDS, Problem, log_sum
 from evaluation.eis_mixture import Mixture, around
 from evaluation.eis_proposals import CELL, from_places, to_places
 
-CENTRES = 32  # of a round's mixture
+CENTRES = 32  # of the first round's mixture
+LATER = 64  # of the others
 REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
 PIECES = 32  # of Rsh's conditional density
@@ -81,9 +82,9 @@ def infer(
     found: list[Draws] = []
     while len(found) < most_rounds and (not found or found[-1].effective < enough * count):
         steps = STEPS if not found and first.effective < enough * len(places) else 0
-        seeds = started(problem, places) if steps else chosen([*found, first], CENTRES, rng)
+        seeds = started(problem, places) if steps else chosen([*found, first], LATER, rng)
         if not steps:  # so that no part of the draws is forgotten
-            seeds = np.concatenate([places[: CENTRES // 4], seeds[CENTRES // 4 :]])
+            seeds = np.concatenate([places[: LATER // 8], seeds[LATER // 8 :]])
         found.append(proposed(problem, seeds, count, steps, len(found) % 2 == 0, rng))
     kept = [draws for draws in found if draws.effective > 0] or [first]
     best = max(kept, key=lambda draws: draws.effective)

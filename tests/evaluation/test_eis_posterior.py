@@ -83,9 +83,12 @@ def test_posterior_with_four_and_three_known_is_the_dense_integral(known, level)
 
 @pytest.mark.parametrize("level", [0.001, 0.02])
 def test_posterior_along_a_thin_curve_is_the_dense_integral(level):
-    """With the resistances known, a small shunt leaves little but TEC = 1 / (1/Ca + 1/Cb) to be seen."""
+    """With the resistances known, a small shunt leaves little but TEC = 1 / (1/Ca + 1/Cb) to be seen.
+
+    The draws must cover what is left: a tail that none of them lies in is found slowly.
+    """
     asked = problem(known=(0, 1, 2), level=level)
-    found = eis_posterior.infer(asked, *draws(asked), 4000, np.random.default_rng(1))
+    found = eis_posterior.infer(asked, *draws(asked, spread=1.5), 4000, np.random.default_rng(1))
     assert (found.effective or 0) > 400
     series = 1 / (1 / from_places(found.places)[:, 3:]).sum(axis=1)
     middle = found.weights @ np.log(series)
@@ -100,15 +103,18 @@ def test_posterior_along_a_thin_curve_is_the_dense_integral(level):
 
 
 def close(asked: Problem, found, places: np.ndarray, log_volume: np.ndarray) -> None:
-    """The weighted circuits have the means and widths of the posterior summed over a lattice's places."""
+    """The weighted circuits are spread as the posterior summed over a lattice's places, by its quantiles."""
     value = asked.log_likelihood(asked.impedance(places)) + asked.log_prior(places) + log_volume
     probability = np.exp(value - value.max())
     probability /= probability.sum()
     for i in asked.free:
-        mean, own = probability @ places[:, i], found.weights @ found.places[:, i]
-        width = np.sqrt(probability @ (places[:, i] - mean) ** 2)
-        assert own == pytest.approx(mean, abs=5 * width / np.sqrt(found.effective or 1)), i
-        assert np.sqrt(found.weights @ (found.places[:, i] - own) ** 2) == pytest.approx(width, rel=0.12), i
+        order = np.argsort(places[:, i])
+        total = np.cumsum(probability[order])
+        for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+            at = np.searchsorted(total, share)
+            own = found.weights[found.places[:, i] < places[order[at], i]].sum()
+            error = np.sqrt(share * (1 - share) / (found.effective or 1))
+            assert own == pytest.approx(total[at], abs=4 * error + 0.01), (i, share)
 
 
 @pytest.mark.parametrize("topology, rs", [("series", 0.0), ("parallel", 0.0), ("parallel", 30.0)])
