@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloaders.eis_formats.layout import Line, layout_of
 from dataloaders.eis_formats.names import plain
 from dataloaders.eis_formats.sweeps import spectra
-from dataloaders.eis_formats.tables import NEEDED, Line, layout_of, tables
+from dataloaders.eis_formats.tables import NEEDED, tables
 from domains.eis_spectrum import Spectrum
 from runtime.errors import UsageError
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -120,3 +121,13 @@ def role_of(base: str) -> tuple[int, str | None]:
     if rest not in ROLES and rest.startswith("(") and rest.endswith(")"):
         rest = rest[1:-1]
     return sign, ROLES.get(rest)
+
+
+def short(text: str) -> str:
+    """A text from a file for a sentence: quoted, without control characters, at most 40 characters."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to eight names from a file for a sentence."""
+    return ", ".join(short(name) for name in names[:8]) + (" ..." if len(names) > 8 else "")

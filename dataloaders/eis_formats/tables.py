@@ -4,61 +4,21 @@ One reader serves all formats, since each of them names its columns in a line ab
 frequency and an impedance begins a table, and lines without numbers in those columns end it.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import nan
 
-from dataloaders.eis_formats.names import Column, Unit, column, unit
+from dataloaders.eis_formats.layout import Layout, Line
+from dataloaders.eis_formats.names import Column, Unit, column, listed, short, unit
 from runtime.errors import UsageError
 
 NEEDED = "needed: columns of frequency, Z' and Z'' (or |Z| and phase)"
 COMPLETE = (("real", "imaginary"), ("modulus", "phase"))
-NUMBER = {mark: re.compile(rf"[+-]?(?:\d+{m}?\d*|{m}\d+)(?:[eEdD][+-]?\d+)?", re.ASCII)
-          for mark, m in ((".", r"\."), (",", ","))}  # fmt: skip
 MISSING = re.compile(r"[+-]?(?:nan|inf|infinity|n/?a|#n/a|#num!|#div/0!|null|none|-+|1[.,]#\w+)", re.IGNORECASE)
-THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", re.ASCII)
-GROUPED = re.compile(r"\b\d{1,3}(?:,\d{3}){2,}\b|\b\d{1,3}(?:,\d{3})+\.\d", re.ASCII)
 HINT = re.compile("[fFhHwWoOωΩ]")  # a line without any of them names no frequency
 COMMENT = re.compile(r" *(?:#+|%+|//|!)\s*(?=\S)")
-DELIMITERS = ("\t", ";", ",", None)  # None: white space
-SAMPLED = 100  # lines that are looked at to find the delimiter
 MOST_TEXT = 20_000  # lines that are looked at for the names of columns
-Line = tuple[int, str]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """delimiter: one character, or None for white space; mark: the decimal mark."""
-
-    delimiter: str | None
-    mark: str
-
-    def cells(self, text: str) -> list[str]:
-        """The cells of a line, without empty ones at its end."""
-        if self.delimiter is None:
-            return text.split()
-        if '"' in text:
-            cells = next(csv.reader([text], delimiter=self.delimiter, skipinitialspace=True), [])
-            cells = [cell.strip() for cell in cells]
-        else:
-            cells = [cell.strip() for cell in text.split(self.delimiter)]
-        while cells and not cells[-1]:
-            cells.pop()
-        return cells
-
-    def is_number(self, cell: str) -> bool:
-        """Whether a cell is a number in this decimal mark."""
-        return NUMBER[self.mark].fullmatch(cell) is not None
-
-    def value(self, cell: str) -> float:
-        """The number of a cell that is one; nan or infinite for words such as nan, inf or #N/A."""
-        try:
-            return float(cell.replace(",", ".") if self.mark == "," else cell)
-        except ValueError:  # 1d5 is Fortran's 1e5
-            return float(re.sub("[,dD]", lambda m: "." if m[0] == "," else "e", cell)) if self.is_number(cell) else nan
 
 
 @dataclass
@@ -86,41 +46,6 @@ class Table:
         first = "frequency" if self.places("frequency") else "omega"
         pair = next((pair for pair in COMPLETE if all(map(self.places, pair))), ())
         return {role: self.places(role)[0] for role in (first, *pair) if self.places(role)}
-
-
-def layout_of(lines: Sequence[Line]) -> Layout:
-    """The delimiter and decimal mark by which most cells of the lines are numbers.
-
-    UsageError for commas that group thousands, or can be that and decimal marks alike.
-    """
-    count = min(SAMPLED, len(lines))  # at multiples of the golden ratio, which no repeating block is in step with
-    places = (
-        sorted(int(len(lines) * (i * 0.6180339887 % 1)) for i in range(count)) if count < len(lines) else range(count)
-    )
-    sample = [lines[i][1] for i in places]
-    seen = "".join(sample)
-    best, found = 0, Layout(",", ".")
-    for delimiter in DELIMITERS:
-        for mark in (".", ",") if "," in seen and (delimiter != "," or '"' in seen) else (".",):
-            if delimiter and delimiter not in seen:
-                continue
-            layout, score = Layout(delimiter, mark), 0
-            for text in sample:
-                cells = [cell for cell in layout.cells(text) if cell]
-                numbers = sum(map(layout.is_number, cells))
-                if numbers > 1:
-                    score += 2 * numbers - len(cells)
-            if score > best:
-                best, found = score, layout
-    other = [text for text in sample if ";" in text or "\t" in text]
-    if found.delimiter == "," and (grouped := GROUPED.search("\n".join(other))):
-        raise UsageError(f"commas group thousands, as in {short(grouped[0])}; needed: ungrouped numbers.")
-    if found.mark == ",":
-        cells = [cell for text in sample for cell in found.cells(text) if "," in cell and found.is_number(cell)]
-        if cells and all(map(THOUSANDS.fullmatch, cells)):
-            raise UsageError(f"a comma as in {cells[0]} can be a decimal mark or group thousands; needed: "
-                             "numbers with a decimal point, ungrouped.")  # fmt: skip
-    return found
 
 
 def tables(lines: Sequence[Line], layout: Layout) -> list[Table]:
@@ -261,13 +186,3 @@ def refuse_names(text: str, count: int, layout: Layout) -> None:
         ):
             raise UsageError(f"the columns are named {listed(names)}, which gives no impedance over frequency; {NEEDED}"
                              + (f"; understood: {listed(known)}." if known else "."))  # fmt: skip
-
-
-def short(text: str) -> str:
-    """A text from a file for a sentence: quoted, without control characters, at most 40 characters."""
-    return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Up to eight names from a file for a sentence."""
-    return ", ".join(short(name) for name in names[:8]) + (" ..." if len(names) > 8 else "")

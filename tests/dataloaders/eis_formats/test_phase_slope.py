@@ -47,3 +47,11 @@ def test_no_circuit_is_refused_and_exchanged_columns_are():
 def test_a_frequency_under_the_name_of_the_real_part_is_found():
     said = [refused(z.real, f + 1j * z.imag) for f, z in spectra(300, noise=0.0) if z.real[0] > 3 * z.real[-1]]
     assert len(said) > 100 and np.mean(["for the frequency" in one for one in said]) > 0.9
+
+
+@pytest.mark.parametrize(("points", "of_modulus", "of_phase"), [(40, 0.05, 0.002), (12, 0.01, 0.15), (12, 0.1, 0.1)])
+def test_a_resistors_noise_is_no_reason(points, of_modulus, of_phase):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        z = 100 * (1 + of_modulus * rng.standard_normal(points)) * np.exp(1j * of_phase * rng.standard_normal(points))
+        assert not refused(np.geomspace(1.0, 1e5, points), z)
