@@ -199,7 +199,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--n_ground_truths", type=int, default=100)
     parser.add_argument("--n_epochs", type=int, default=50)
     parser.add_argument("--samples", type=int, help="spectra of an epoch; left out: 200 for each ground truth")
-    parser.add_argument("--batch_size", type=int, help="left out: 512, or an eighth of the samples where that is less")
+    parser.add_argument("--batch_size", type=int, help="left out: 512, or a quarter of the samples where that is less")
     parser.add_argument("--held_out", type=int, help="spectra of other circuits to judge by; left out: 20 for each, at "
                         "most 2000")  # fmt: skip
     parser.add_argument("--draws", type=int, default=200, help="circuits drawn for each of them")
@@ -219,7 +219,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     if given.samples is None:
         given.samples = 200 * given.n_ground_truths or 100_000
     if given.batch_size is None:
-        given.batch_size = max(1, min(512, given.samples // 8))
+        given.batch_size = max(1, min(512, given.samples // 4))
     if given.batch_size > given.samples:
         raise UsageError(f"batch_size={given.batch_size} exceeds samples={given.samples}; give more samples.")
     return given
