@@ -5,6 +5,8 @@ place in the cell by a mixture of truncated logistic densities, both given the s
 of the parameters before. So it is no product of marginals, and its density is exact.
 """
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -80,7 +82,11 @@ class EISPredictor(nn.Module):
         """
         rows = (len(context), count)
         places, log_q = mx.zeros((*rows, 0)), mx.zeros(rows)
+        settled: Any = (known_mask > 0).all(axis=0).tolist()  # in every row: there is nothing to draw
         for i, key_i in enumerate(mx.random.split(key, 5)):
+            if settled[i]:
+                places = mx.concatenate([places, mx.broadcast_to(known[:, None, i : i + 1], (*rows, 1))], axis=-1)
+                continue
             choose, place = mx.random.split(key_i)
             logits, h = self.cells(context[:, None], places, i)  # the first parameter has one row for all draws
             logits = mx.broadcast_to(logits - mx.logsumexp(logits, axis=-1, keepdims=True), (*rows, POINTS))

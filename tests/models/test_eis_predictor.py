@@ -71,6 +71,19 @@ def test_draws_say_their_own_density_and_hold_what_is_known(predictor):
         assert np.abs(drawn - 5.5).max() <= 6 and (within or (drawn == np.rint(drawn)).all())
 
 
+def test_what_every_row_knows_is_not_asked_of_the_network(predictor, monkeypatch):
+    asked, own = [], EISPredictor.cells
+    monkeypatch.setattr(EISPredictor, "cells", lambda self, *given: asked.append(given[2]) or own(self, *given))
+    context, known = mx.array(encoded(predictor, batch(2))), mx.array([[1.5, 2.0, 3.0, 4.0, 5.0]] * 2)
+    mask = mx.array([[1.0, 0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0, 0.0]])
+    places, log_q = predictor.sample(context, known, mask, 50, mx.random.key(1))
+    assert asked == [1, 3, 4]
+    np.testing.assert_array_equal(np.array(places)[..., [0, 2]], np.tile([1.5, 3.0], (2, 50, 1)))
+    chosen, density = predictor.log_density(mx.broadcast_to(context[:, None], (2, 50, 32)), places)
+    want = ((np.array(chosen) + np.array(density)) * (1 - np.array(mask))[:, None]).sum(axis=-1)
+    np.testing.assert_allclose(np.array(log_q), want, atol=2e-4)
+
+
 def test_draws_come_as_often_as_their_density_says(predictor):
     context = mx.broadcast_to(mx.array(encoded(predictor, batch(1))), (1, 32))
     nothing = mx.zeros((1, 5))
