@@ -103,15 +103,15 @@ def infer(
 def started(problem: Problem, places: np.ndarray) -> np.ndarray:
     """Where to start the search from: the first of a network's places (N, 5).
 
-    Where something is known of one membrane, half of them have their membranes swapped: which of the two it is of may
+    Where something is known of one membrane, also from there with the membranes swapped: which of the two it is of may
     be open, as in a parallel circuit with Rsh unknown.
     """
+    places = places[:CENTRES]
     if problem.symmetric or not {1, 2, 3, 4} & set(problem.free):
-        return places[:CENTRES]
-    swapped = places[: CENTRES // 2, SWAP]
-    known = list(problem.known)
-    swapped[:, known] = places[: CENTRES // 2, known]
-    return np.concatenate([places[: CENTRES - len(swapped)], swapped])
+        return places
+    swapped, known = places[:, SWAP], list(problem.known)
+    swapped[:, known] = places[:, known]
+    return np.concatenate([places, swapped])
 
 
 def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.random.Generator) -> Draws:

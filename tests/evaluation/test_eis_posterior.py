@@ -171,11 +171,11 @@ def test_shunts_are_drawn_with_their_density_and_about_by_the_prior():
 def test_the_search_starts_from_twins_too_where_one_membrane_is_known():
     asked = problem(known=(1,))
     places, _ = draws(asked)
-    found, half = eis_posterior.started(asked, places), eis_posterior.CENTRES // 2
-    np.testing.assert_array_equal(found[:half], places[:half])
-    np.testing.assert_array_equal(found[half:, 1], np.full(half, PLACE[1]))
-    np.testing.assert_array_equal(found[half:, [0, 2, 3, 4]], places[:half][:, [0, 1, 4, 3]])
-    np.testing.assert_array_equal(eis_posterior.started(problem(), places), places[: 2 * half])
+    found, count = eis_posterior.started(asked, places), eis_posterior.CENTRES
+    np.testing.assert_array_equal(found[:count], places[:count])
+    np.testing.assert_array_equal(found[count:, 1], np.full(count, PLACE[1]))
+    np.testing.assert_array_equal(found[count:, [0, 2, 3, 4]], places[:count][:, [0, 1, 4, 3]])
+    np.testing.assert_array_equal(eis_posterior.started(problem(), places), places[:count])
 
 
 def test_a_twin_counts_as_the_circuit():
