@@ -84,6 +84,23 @@ def test_what_every_row_knows_is_not_asked_of_the_network(predictor, monkeypatch
     np.testing.assert_allclose(np.array(log_q), want, atol=2e-4)
 
 
+def test_draws_where_every_row_knows_a_parameter_are_those_of_rows_that_differ(predictor):
+    """A column that is known throughout is not computed."""
+    data = batch(3, known=(1.0,))
+    known, mask = mx.broadcast_to(mx.array([3.2, 7.9, 0.4, 5.0, 11.3]), (3, 5)), mx.zeros((3, 5))
+    mask[:, mx.array([0, 2])] = 1
+    context = mx.array(encoded(predictor, data, known=known, known_mask=mask))
+    places, log_q = predictor.sample(context[:2], known[:2], mask[:2], 50, mx.random.key(1))
+    chosen, density = predictor.log_density(mx.broadcast_to(context[:2, None], (2, 50, 32)), places)
+    np.testing.assert_allclose(np.array(log_q), np.array((chosen + density)[..., mx.array([1, 3, 4])].sum(axis=-1)),
+                               atol=2e-4)  # fmt: skip
+    np.testing.assert_array_equal(np.array(places)[..., [0, 2]],
+                                  np.broadcast_to(np.array([3.2, 0.4], np.float32), (2, 50, 2)))  # fmt: skip
+    everything, nothing = predictor.sample(context, known, mx.ones((3, 5)), 4, mx.random.key(0))
+    np.testing.assert_array_equal(np.array(everything), np.broadcast_to(np.array(known)[:, None], (3, 4, 5)))
+    np.testing.assert_array_equal(np.array(nothing), 0)
+
+
 def test_draws_come_as_often_as_their_density_says(predictor):
     context = mx.broadcast_to(mx.array(encoded(predictor, batch(1))), (1, 32))
     nothing = mx.zeros((1, 5))
