@@ -27,8 +27,8 @@ class CircuitRecovery(Evaluator):
     Circuits on the grid: the scores of evaluation.eis_ranking without known parameters and with three ("completion_"),
     the exact oracle's ("..._oracle"), accuracies as parts of the oracle's ("..._of_oracle") and "nll_gap", in nats.
     Off the grid: those of evaluation.eis_samples, and invariants' errors as multiples of a fit's that starts from the
-    truth ("..._of_fit"). Both: "residual_spearman", the rank correlation of the predicted and the true residual. Every
-    name ends in the count.
+    truth ("..._of_fit"). Both: "residual_spearman", the rank correlation of the predicted and the true residual. Where
+    the network gives NaN that share of spectra is all there is, "nonfinite_spectra". Every name ends in the count.
 
     count: spectra. oracle: whether to enumerate (50 ms a spectrum). samples: circuits drawn for each spectrum.
     """
@@ -55,6 +55,8 @@ class CircuitRecovery(Evaluator):
         rng = np.random.default_rng([self.seed, 1])
         batch = draw_rows(run.pipeline, self.count, rng)
         batch = {name: value[batch["x"][..., 3].any(axis=1)] for name, value in batch.items()}
+        if broken := nonfinite(run.model, batch):
+            return {counted("nonfinite_spectra", self.count): broken}
         source, masks = run.pipeline.sources["eval"], three_known(len(batch["x"]), rng)
         level = source.loudest if source.quietest == source.loudest else 0.0
         observed = Observed(batch["x"], batch["target"], masks, source.topology, level, source.rs)
@@ -78,6 +80,14 @@ class CircuitRecovery(Evaluator):
         best = invariants(fitted(observed, observed.parameters), observed.topology)
         fit = invariant_errors(best, observed.parameters, observed.topology)
         return found | {f"{name}_of_fit": found[name] / max(value, 1e-12) for name, value in fit.items()}
+
+
+def nonfinite(model, batch: NumpyBatch) -> float:
+    """The share of the first 64 spectra for which a network is no distribution, as after a training that diverged."""
+    x, target = (mx.array(batch[name][:64], mx.float32) for name in ("x", "target"))
+    nothing = mx.zeros(target.shape)
+    chosen, _ = model.log_density(model.encode(x, nothing, nothing), target, within=False)
+    return float(np.isnan(np.array(chosen)).any(axis=-1).mean())
 
 
 def oracle_scores(observed: Observed) -> dict[str, float]:

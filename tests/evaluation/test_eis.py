@@ -138,3 +138,11 @@ def test_a_network_without_a_spectrum_is_scored_too(tmp_path):
     summary = launcher.train(compose(told), tmp_path / "t", told)
     assert summary.latest["eval/completion_nll_20"] == pytest.approx(2 * np.log(12), rel=0.05)
     assert np.isnan(summary.latest["eval/residual_spearman_20"])
+
+
+def test_a_network_of_nan_is_told_and_no_crash():
+    source = Spectra(**OPTIONS)
+    model = Exact(Spectra(**OPTIONS, prior="grid"))
+    model.log_density = lambda context, places, within=True: (mx.full(places.shape, mx.nan), places)
+    run = run_of(source, model)
+    assert eis.CircuitRecovery(count=20)(run) == {"nonfinite_spectra_20": 1.0}
