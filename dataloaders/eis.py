@@ -30,7 +30,7 @@ class Spectra(Generated):
 
     A row: "x" (most points, 4) as COLUMNS says; "target" (5,), the logarithmic place on the grid, 0 to 11; "known" (5,)
     the same where "known_mask" (5,) is 1, else 0; "candidate" (5,), another circuit's place, near or anywhere, and
-    "residual", log10 of the mean |dZ| between its impedance and the spectrum over the mean |Z|.
+    "residual", log10 of the mean |dZ| between its impedance, after the same Rs, and the spectrum over the mean |Z|.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class Spectra(Generated):
         target = self.targets(count, rng)
         frequencies, present = self.frequencies(count, rng)
         parameters = from_unit(target / (POINTS - 1))
-        z = impedance(parameters[:, None], frequencies[..., None], self.topology, self.series(count, rng))[..., 0]
+        rs = self.series(count, rng)
+        z = impedance(parameters[:, None], frequencies[..., None], self.topology, rs)[..., 0]
         level = self.quietest * (self.loudest / max(self.quietest, 1e-12)) ** rng.random(count)
         kind = rng.integers(len(self.kinds), size=count)
         for number, name in enumerate(self.kinds):
             own = kind == number
             z[own] = noisy(z[own], level[own], rng, name)
         candidate = self.candidates(target, rng)
-        other = impedance(
-            from_unit(candidate / (POINTS - 1))[:, None], frequencies[..., None], self.topology, self.series(count, rng)
-        )[..., 0]
+        others = from_unit(candidate / (POINTS - 1))
+        other = impedance(others[:, None], frequencies[..., None], self.topology, rs)[..., 0]
         weight = present / present.sum(axis=1, keepdims=True)
         residual = np.log10((np.abs(other - z) * weight).sum(axis=1) / (np.abs(z) * weight).sum(axis=1))
         present = present & (rng.random((count, 1)) >= self.blank)
@@ -110,11 +110,18 @@ class Spectra(Generated):
         return rng.uniform(-0.5, POINTS - 0.5, (count, 5))
 
     def candidates(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Other places (count, 5) on the grid: half of them anywhere, half a few cells away in some parameters."""
+        """Other places (count, 5) on the grid: half of them anywhere, half near, a cell or less from as good as right.
+
+        For prior=grid the near ones are grid points up to three cells away in some parameters.
+        """
         count = len(target)
         anywhere = rng.uniform(-0.5, POINTS - 0.5, (count, 5))
-        step = rng.integers(-3, 4, (count, 5)) * (rng.random((count, 5)) < 0.5)
-        near = np.clip(np.rint(target) + step, 0, POINTS - 1)
+        if self.prior == "grid":
+            step = rng.integers(-3, 4, (count, 5)) * (rng.random((count, 5)) < 0.5)
+            near = np.clip(target + step, 0, POINTS - 1)
+        else:
+            step = rng.standard_normal((count, 5)) * 10 ** rng.uniform(-2.5, 0.5, (count, 1))
+            near = np.clip(target + step, -0.5, POINTS - 0.5)
         return np.where(rng.random((count, 1)) < 0.5, near, anywhere)
 
     def frequencies(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

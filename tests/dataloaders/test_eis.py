@@ -37,6 +37,17 @@ def test_a_row_is_its_circuits_noisy_impedance_and_says_how_far_another_is(topol
     np.testing.assert_allclose(found["x"][0, :, 0], np.log10(default_frequencies()), rtol=1e-6)
 
 
+def test_candidates_come_as_near_as_the_noise_and_behind_the_spectrums_own_rs():
+    found = rows(4000, topology="parallel", noise=0.01, rs=300.0)
+    distance = np.abs(found["candidate"] - found["target"]).max(axis=1)
+    assert 0.4 < (distance < 5).mean() < 0.6 and (distance < 0.02).sum() > 100
+    assert found["residual"][distance < 0.005].max() < np.log10(0.03)  # noise of 1% on both parts is 1.25% of |Z|
+    steps = rows(4000, prior="grid")
+    whole = (steps["candidate"] == np.rint(steps["candidate"])).all(axis=1)
+    assert 0.45 < whole.mean() < 0.55
+    assert np.abs(steps["candidate"] - steps["target"])[whole].max() <= 3
+
+
 def test_priors():
     wide = rows(4000)["target"]
     assert wide.min() < -0.45 and wide.max() > 11.45 and np.allclose(wide.mean(axis=0), 5.5, atol=0.25)
