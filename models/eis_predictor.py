@@ -13,7 +13,7 @@ import mlx.nn as nn
 from domains.eis import POINTS
 from models.eis_encoder import PLACE, SpectrumEncoder, embed
 from models.linear import Linear
-from models.transformer import gelu_tanh
+from models.transformer import Nonlinearity
 from models.truncated_logistic import draw, log_density
 
 SMALLEST = -6.0  # ln of the narrowest component, in cells
@@ -22,14 +22,16 @@ SMALLEST = -6.0  # ln of the narrowest component, in cells
 class EISPredictor(nn.Module):
     """Spectra (B, P, 4) and known parameters to distributions over circuits; see `encode`, `cells` and `inside`.
 
-    shape, hidden, width, slots, depth: of models.eis_encoder.SpectrumEncoder; mixture: components in a cell.
+    shape, hidden, width, slots, depth: of models.eis_encoder.SpectrumEncoder; nonlinearity: its and the heads';
+    mixture: components in a cell.
     """
 
     def __init__(self, shape: tuple | list = (50, 4), hidden: int = 512, width: int = 128, slots: int = 32,
-                 depth: int = 3, mixture: int = 6):  # fmt: skip
+                 depth: int = 3, mixture: int = 6, nonlinearity: Nonlinearity = "gelu_tanh"):  # fmt: skip
         super().__init__()
         self.shape, self.mixture = tuple(shape), mixture
-        self.encoder = SpectrumEncoder(shape, hidden, width, slots, depth)
+        self.encoder = SpectrumEncoder(shape, hidden, width, slots, depth, nonlinearity)
+        self.activation = self.encoder.activation
         self.before = [Linear(i * PLACE, hidden) for i in range(1, 5)]
         self.choose = [Linear(hidden, hidden // 2) for _ in range(5)]
         self.cell = [Linear(hidden // 2, POINTS) for _ in range(5)]
@@ -47,13 +49,13 @@ class EISPredictor(nn.Module):
         h = context
         if parameter:
             h = h + self.before[parameter - 1](earlier.reshape(*earlier.shape[:-2], -1).astype(context.dtype))
-        h = gelu_tanh(self.choose[parameter](gelu_tanh(h)))
+        h = self.activation(self.choose[parameter](self.activation(h)))
         return self.cell[parameter](h).astype(mx.float32), h
 
     def inside(self, h: mx.array, cell: mx.array, parameter: int) -> tuple[mx.array, mx.array, mx.array]:
         """The mixture inside a cell (...,) int: ln weights, centres and ln widths (..., mixture), in cells."""
         one_hot = (cell[..., None] == mx.arange(POINTS)).astype(h.dtype)
-        out = gelu_tanh(self.refine[parameter](mx.concatenate([h, one_hot], axis=-1)))
+        out = self.activation(self.refine[parameter](mx.concatenate([h, one_hot], axis=-1)))
         weight, centre, width = mx.split(self.place[parameter](out).astype(mx.float32), 3, axis=-1)
         weight = weight - mx.logsumexp(weight, axis=-1, keepdims=True)
         return weight, 0.6 * mx.tanh(centre), mx.maximum(width - 1, SMALLEST)
@@ -106,7 +108,7 @@ class EISPredictor(nn.Module):
     def log_residual(self, context: mx.array, places: mx.array) -> mx.array:
         """log10 of the mean |dZ| over the mean |Z| between the spectrum and circuits at places (..., 5), (...)."""
         flat = embed(places).reshape(*places.shape[:-1], -1).astype(context.dtype)
-        h = gelu_tanh(self.residual[0](mx.concatenate([context, flat], axis=-1)))
+        h = self.activation(self.residual[0](mx.concatenate([context, flat], axis=-1)))
         return self.residual[1](h)[..., 0].astype(mx.float32)
 
     def __call__(self, x: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:

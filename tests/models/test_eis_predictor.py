@@ -142,6 +142,19 @@ def test_a_lower_precision_does_not_round_the_spectrum(predictor):
     assert CircuitLikelihood()(Mixed(predictor, mx.bfloat16), data, context)[0].item() == want
 
 
+def test_the_nonlinearity_is_that_of_encoder_and_heads(predictor):
+    mx.random.seed(0)
+    other = EISPredictor(shape=(12, 4), hidden=32, width=16, slots=4, depth=1, mixture=3, nonlinearity="relu")
+    other.update(predictor.parameters())
+    data = batch()
+    assert encoded(other, data).min() == 0 > encoded(predictor, data).min()
+    context, places = mx.array(encoded(predictor, data)), data["target"]
+    for part in ("log_density", "log_residual"):  # on one encoding
+        found = [getattr(model, part)(context, places) for model in (predictor, other)]
+        found = [np.array(one[0] if isinstance(one, tuple) else one) for one in found]
+        assert np.abs(found[0] - found[1]).max() > 1e-4
+
+
 def test_a_network_without_densities_is_refused():
     with pytest.raises(UsageError, match="MLP has none"):
         CircuitLikelihood().check(MLP((2,)))
