@@ -21,6 +21,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -45,7 +46,8 @@ from training.network import Network  # noqa: E402
 from training.update import UpdateOp  # noqa: E402
 
 PARITY = 64  # spectra to compare on
-SIZES = {"hidden": 512, "width": 128, "slots": 32, "depth": 3, "mixture": 6}  # configs/model/eis_predictor.yaml
+# those of configs/model/eis_predictor.yaml
+SIZES: dict[str, Any] = {"hidden": 512, "width": 128, "slots": 32, "depth": 3, "mixture": 6, "nonlinearity": "relu"}
 TOLERANCES = {"log_density": 2e-3, "log_residual": 2e-4, "likeliest": 2e-4}  # nats, decades, cells; float32
 
 
@@ -65,7 +67,7 @@ def likeliest(model: EISPredictor, x: mx.array, known: mx.array, known_mask: mx.
     return found
 
 
-def written(path: Path, rows: int, options: dict[str, int]) -> None:
+def written(path: Path, rows: int, options: dict[str, Any]) -> None:
     """Random weights, `rows` spectra as an epoch brings them, and what ours says of the first, in one npz."""
     mx.random.seed(0)
     model = EISPredictor(shape=(50, 4), **options)
@@ -93,7 +95,7 @@ def stored(path: Path, rows: int) -> tuple[EISPredictor, NumpyBatch]:
         for name in held.files:
             part, _, key = name.partition("/")
             parts[part][key] = held[name]
-    model = EISPredictor((50, 4), **{name: int(value) for name, value in parts["options"].items()})
+    model = EISPredictor((50, 4), **{name: value.item() for name, value in parts["options"].items()})
     model.load_weights([(name, mx.array(array)) for name, array in parts["weights"].items()])
     mx.eval(model.parameters())
     return model, {name: array[:rows] for name, array in parts["batch"].items()}

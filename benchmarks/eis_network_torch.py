@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,7 @@ POINTS, WAVES, FINE, TURNS, OFFSETS, SMALLEST = 12, 6, 6, 4, 5, -6.0  # as in th
 PLACE = POINTS + 1 + 2 * OFFSETS
 
 
-def gelu(x):
-    """GELU in its tanh form."""
-    return F.gelu(x, approximate="tanh")
+NONLINEARITIES = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 def embed(places):
@@ -39,8 +38,8 @@ def truncated(offset, weight, centre, width):
     scale = width.exp()
     z = ((offset[..., None] - centre) / scale).abs()
     log_pdf = -z - 2 * torch.log1p(torch.exp(-z)) - width
-    inside = torch.sigmoid((0.5 - centre) / scale) - torch.sigmoid((-0.5 - centre) / scale)
-    return torch.logsumexp(weight + log_pdf - inside.clamp(min=1e-30).log(), dim=-1)
+    inside = F.logsigmoid((0.5 - centre) / scale) + F.logsigmoid((0.5 + centre) / scale)
+    return torch.logsumexp(weight + log_pdf - inside - torch.log(-torch.expm1(-1 / scale)), dim=-1)
 
 
 def layers(*sizes):
@@ -51,8 +50,9 @@ def layers(*sizes):
 class Encoder(nn.Module):
     """Spectra (B, P, 4) and known parameters (B, 5) with their mask (B, 5) -> (B, hidden)."""
 
-    def __init__(self, hidden: int, width: int, slots: int, depth: int):
+    def __init__(self, hidden: int, width: int, slots: int, depth: int, nonlinearity: str):
         super().__init__()
+        self.activation = NONLINEARITIES[nonlinearity]
         self.points = layers((5 + 2 * (WAVES + FINE + TURNS), width), (width, width))
         self.score, self.value = nn.Linear(width, slots), nn.Linear(width, width // 4)
         self.summary = nn.Linear(3 + 5 * (PLACE + 1), hidden)
@@ -82,21 +82,22 @@ class Encoder(nn.Module):
         given = torch.cat([embed(known) * known_mask[..., None], known_mask[..., None]], dim=-1)
         whole = [scale / 3 - 2, count.clamp(min=1).log() / 3 - 1, (count > 0).float(), given.flatten(1)]
         for layer in self.points:
-            p = gelu(layer(p))
+            p = self.activation(layer(p))
         share = torch.where(present > 0, self.score(p), -1e9).softmax(dim=1) * present
         value = self.value(p)
         h = self.enter((share.to(value.dtype).mT @ value).flatten(1)) + self.summary(torch.cat(whole, dim=-1))
         for norm, (first, second) in zip(self.norms, self.blocks):  # noqa: B905
-            h = h + second(gelu(first(norm(h))))
-        return gelu(h)
+            h = h + second(self.activation(first(norm(h))))
+        return self.activation(h)
 
 
 class Network(nn.Module):
     """models.eis_predictor.EISPredictor."""
 
-    def __init__(self, hidden: int, width: int, slots: int, depth: int, mixture: int):
+    def __init__(self, hidden: int, width: int, slots: int, depth: int, mixture: int, nonlinearity: str = "gelu_tanh"):
         super().__init__()
-        self.encoder = Encoder(hidden, width, slots, depth)
+        self.encoder = Encoder(hidden, width, slots, depth, nonlinearity)
+        self.activation = self.encoder.activation
         self.before = layers(*((i * PLACE, hidden) for i in range(1, 5)))
         self.choose = layers(*[(hidden, hidden // 2)] * 5)
         self.cell = layers(*[(hidden // 2, POINTS)] * 5)
@@ -109,12 +110,12 @@ class Network(nn.Module):
         h = context
         if parameter:
             h = h + self.before[parameter - 1](embed(places).flatten(1))
-        h = gelu(self.choose[parameter](gelu(h)))
+        h = self.activation(self.choose[parameter](self.activation(h)))
         return self.cell[parameter](h).float(), h
 
     def inside(self, h, cell, parameter: int):
         """ln weights, centres and ln widths (B, mixture) of the mixture inside a cell (B,) int, in cells."""
-        out = gelu(self.refine[parameter](torch.cat([h, F.one_hot(cell, POINTS).to(h.dtype)], dim=-1)))
+        out = self.activation(self.refine[parameter](torch.cat([h, F.one_hot(cell, POINTS).to(h.dtype)], dim=-1)))
         weight, centre, width = self.place[parameter](out).float().chunk(3, dim=-1)
         return weight.log_softmax(dim=-1), 0.6 * centre.tanh(), (width - 1).clamp(min=SMALLEST)
 
@@ -130,7 +131,7 @@ class Network(nn.Module):
 
     def log_residual(self, context, places):
         """log10 of the mean |dZ| over the mean |Z| between the spectrum and circuits at places (B, 5), (B,)."""
-        h = gelu(self.residual[0](torch.cat([context, embed(places).flatten(1).to(context.dtype)], dim=-1)))
+        h = self.activation(self.residual[0](torch.cat([context, embed(places).flatten(1).to(context.dtype)], dim=-1)))
         return self.residual[1](h)[:, 0].float()
 
     def likeliest(self, context, known, known_mask):
@@ -174,7 +175,7 @@ def stored(path: Path) -> tuple[Network, dict[str, np.ndarray], dict[str, np.nda
         for name in held.files:
             part, _, key = name.partition("/")
             parts[part][key] = held[name]
-    network = Network(**{name: int(value) for name, value in parts["options"].items()})
+    network = Network(**{name: value.item() for name, value in parts["options"].items()})
     network.load_state_dict({name: torch.from_numpy(array) for name, array in parts["weights"].items()})
     return network, parts["batch"], parts["ours"]
 

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--warmup", type=int, default=0)
+    parser.add_argument("--clip", type=float, default=math.inf, help="largest global gradient norm")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     given = parser.parse_args()
@@ -69,6 +70,7 @@ def main() -> None:
         optimizer.zero_grad()
         loss, of_batch = network(on(device, rows.take(picked)))
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), given.clip)
         optimizer.step()
         nll.append(of_batch)
     last = float(torch.stack(nll[-each:]).mean())  # waits for the device

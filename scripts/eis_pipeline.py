@@ -47,7 +47,7 @@ from training.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("generate", "train", "evaluate", "predict")
-SIZES = ("hidden", "width", "slots", "depth", "mixture")  # of models.eis_predictor.EISPredictor
+SIZES = ("hidden", "width", "slots", "depth", "mixture", "nonlinearity")  # of models.eis_predictor.EISPredictor
 FEW = 2000  # steps for which compiling kernels on a CPU takes longer than it saves
 
 
@@ -132,6 +132,7 @@ def twin(given: argparse.Namespace, config: DictConfig, experiment: Experiment) 
         first |= {f"options/{size}": np.array(config.model[size]) for size in SIZES}
         np.savez(start, **first)
         rates = ["--rate", str(config.optimizer.learning_rate), "--warmup", str(config.optimizer.schedule.warmup)]
+        rates += [] if config.optimizer.clip is None else ["--clip", str(config.optimizer.clip)]
         done = subprocess.run(
             [given.torch_python, str(ROOT / "benchmarks" / "eis_train_torch.py"), str(start),
              config.dataloaders.train_data.folder, str(end), "--steps", str(experiment.estimator.total_steps),

@@ -79,7 +79,8 @@ def test_what_pytorch_learned_becomes_a_checkpoint(tmp_path, capsys):
         "if sys.argv[1] == '-c': sys.exit(0)\n"
         "_, script, start, data, end, *options = sys.argv\nheld = np.load(start)\n"
         "np.savez(end, **{k[8:]: held[k] + 0.01 for k in held.files if k.startswith('weights/')})\n"
-        f"json.dump([script, data, options, int(held['options/hidden'])], open({str(seen)!r}, 'w'))\n"
+        "given = [held['options/' + name].item() for name in ('hidden', 'nonlinearity')]\n"
+        f"json.dump([script, data, options, *given], open({str(seen)!r}, 'w'))\n"
         "print(json.dumps({'steps': 8, 'seconds': 2.0, 'samples_s': 40}))\n"
     )
     python.chmod(0o755)
@@ -87,12 +88,12 @@ def test_what_pytorch_learned_becomes_a_checkpoint(tmp_path, capsys):
     assert piped(tmp_path / "mlx", "--mode", "train", "max_steps=1", "optimizer.learning_rate=1e-12") == 0
     assert piped(tmp_path / "torch", "--mode", "generate") == 0
     assert piped(tmp_path / "torch", "--mode", "train", "--engine", "pytorch", "--torch_python", str(python)) == 0
-    script, data, options, hidden = json.loads(seen.read_text())
+    script, data, options, hidden, nonlinearity = json.loads(seen.read_text())
     assert Path(script) == ROOT / "benchmarks" / "eis_train_torch.py" and Path(script).exists()
-    assert data == str(tmp_path / "torch" / "p" / "data") and hidden == 16
+    assert data == str(tmp_path / "torch" / "p" / "data") and (hidden, nonlinearity) == (16, "relu")
     given = dict(zip(options[::2], options[1::2], strict=True))
     assert given == {"--steps": "8", "--batch": "10", "--seed": "0", "--device": "cpu", "--rate": "0.001",
-                     "--warmup": "0"}  # fmt: skip
+                     "--warmup": "0", "--clip": "3.0"}  # fmt: skip
     started = load_run(tmp_path / "mlx" / "p" / "run", data=False).model
     learned = load_run(tmp_path / "torch" / "p" / "run", data=False).model
     for name in ("cell", "place"):
