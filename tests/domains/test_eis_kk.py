@@ -1,6 +1,5 @@
 """Kramers-Kronig: the linear fit against impedance.py's, circuits pass, drifts and anti-causal parts do not."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from domains import eis
 from domains.eis_kk import MOST, counts, lin_kk, rc_fit
 from domains.eis_noise import noisy
 from domains.eis_spectrum import Spectrum
+from tests.domains.measured import cells
 
 FREQUENCIES = eis.default_frequencies(50)
 REFERENCE = json.loads(Path(__file__).with_name("fixtures_kk.json").read_text())
@@ -90,13 +90,6 @@ def test_numbers_of_elements_end_where_they_should_and_few_points_are_no_error()
     assert lin_kk(Spectrum(few, eis.impedance(draw(1)[0], few, "series"))).elements <= 5
 
 
-def test_measured_cells_pass(request):
-    root = request.config.rootpath
-    places = (folder / "shared/data/eis" for folder in (root, *root.parents))
-    files = [file for place in places for file in sorted(place.glob("model_cell_[0-9]*.csv"))]
-    if not files:
-        pytest.skip("measured cells are not here")
-    for file in files:
-        rows = [[float(v) for v in row.values()] for row in csv.DictReader(file.open())]
-        frequencies, real, imaginary = np.array(rows).T
-        assert lin_kk(Spectrum(frequencies, real + 1j * imaginary)).passes, file.name
+@pytest.mark.parametrize("spectrum", cells(), ids=lambda spectrum: spectrum.name)
+def test_measured_cells_pass(spectrum):
+    assert lin_kk(spectrum).passes

@@ -1,6 +1,5 @@
 """Spectra: what is taken, sorted and refused, and bounds of the prior's circuits against drawn ones."""
 
-import csv
 import re
 
 import numpy as np
@@ -10,6 +9,7 @@ from domains import eis
 from domains.eis_noise import noisy
 from domains.eis_spectrum import HALF_CELL, Spectrum, modulus_bounds, outside
 from runtime.errors import UsageError
+from tests.domains.measured import cells
 
 FREQUENCIES = eis.default_frequencies(20)
 CIRCUIT = np.array([460.0, 4820.0, 2210.0, 3e-6, 1e-6])
@@ -114,16 +114,9 @@ def test_one_outlier_is_no_reason():
     assert outside(Spectrum(FREQUENCIES, changed(3, 1e6 - 1j)), "parallel") is None
 
 
-def test_measured_cells_are_taken(request):
-    root = request.config.rootpath
-    places = (folder / "shared/data/eis" for folder in (root, *root.parents))
-    files = [file for place in places for file in sorted(place.glob("model_cell_[0-9]*.csv"))]
-    if not files:
-        pytest.skip("measured cells are not here")
-    for file in files:
-        rows = [[float(v) for v in row.values()] for row in csv.DictReader(file.open())]
-        frequencies, real, imaginary = np.array(rows).T
-        assert outside(Spectrum(frequencies, real + 1j * imaginary), "parallel", rs=300.0) is None, file.name
+@pytest.mark.parametrize("spectrum", cells(), ids=lambda spectrum: spectrum.name)
+def test_measured_cells_are_taken(spectrum):
+    assert outside(spectrum, "parallel", rs=300.0) is None
 
 
 def test_noise_about_zero_on_either_part_is_no_reason():
