@@ -37,10 +37,9 @@ import numpy as np  # noqa: E402
 
 from benchmarks.eis_network import likeliest  # noqa: E402
 from benchmarks.turns import finished, repeated  # noqa: E402
-from domains.eis import POINTS, TOPOLOGIES, Impedance, default_frequencies, impedance  # noqa: E402
+from domains.eis import ENDS, TOPOLOGIES, Impedance, default_frequencies, from_places, impedance  # noqa: E402
 from domains.eis_fit import levenberg_marquardt, middle  # noqa: E402
 from domains.eis_noise import noisy  # noqa: E402
-from domains.eis_truths import from_unit  # noqa: E402
 from runtime.device import describe, select  # noqa: E402
 from runtime.errors import UsageError  # noqa: E402
 from scripts.eis_models import SHIPPED, load  # noqa: E402
@@ -58,7 +57,7 @@ class Case:
     def __init__(self, topology: str, points: int, noise: float, count: int, seed: int = 0):
         rng = np.random.default_rng(seed)
         self.topology, self.frequencies = topology, default_frequencies(points)
-        self.truths = from_unit(rng.uniform(-0.5, POINTS - 0.5, (count, 5)) / (POINTS - 1))
+        self.truths = from_places(rng.uniform(*ENDS, (count, 5)))
         self.z = noisy(impedance(self.truths, self.frequencies, topology), noise, rng)
         self.floor = self.residual(self.truths)
         self.words = {"topology": topology, "points": points, "noise": noise}
@@ -101,7 +100,7 @@ class Top1:
         x = np.ones((*z.shape, 4), np.float32)
         x[..., 0], x[..., 1], x[..., 2] = self.column, z.real, z.imag
         none = mx.zeros((len(z), 5))
-        return from_unit(np.array(self.called(mx.array(x), none, none), np.float64) / (POINTS - 1))
+        return from_places(np.array(self.called(mx.array(x), none, none)))
 
 
 def methods(case: Case, model: Any | None) -> dict[str, Method]:

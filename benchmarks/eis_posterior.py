@@ -21,12 +21,11 @@ import runtime.blas  # noqa: F401  before mlx
 # isort: split
 import numpy as np
 
-from domains.eis import NAMES, canonical, default_frequencies, impedance
+from domains.eis import ENDS, NAMES, RS_SPAN, canonical, default_frequencies, from_places, impedance, to_places
 from domains.eis_noise import noisy
 from domains.eis_spectrum import Spectrum
 from evaluation.eis_prediction import ordered
 from evaluation.eis_predictor import FEW, ProbabilisticEISPredictor
-from evaluation.eis_proposals import from_places, to_places
 from runtime import device
 from scripts.eis_models import load
 
@@ -36,8 +35,8 @@ def measure(predictor: ProbabilisticEISPredictor, level: float, told: int, count
     rng, frequencies = np.random.default_rng(0), default_frequencies(points)
     own, effective, spent, half, most, hit, said = ([] for _ in range(7))
     for seed in range(count + 1):
-        circuit = from_places(rng.uniform(-0.5, 11.5, 5))
-        rs = predictor.rs[1] * 1000 ** -rng.random() if predictor.rs[1] else 0.0
+        circuit = from_places(rng.uniform(*ENDS, 5))
+        rs = predictor.rs[1] * RS_SPAN ** -rng.random() if predictor.rs[1] else 0.0
         spectrum = Spectrum(frequencies, noisy(impedance(circuit, frequencies, predictor.topology, rs), level, rng))
         known = {NAMES[i]: float(circuit[i]) for i in rng.permutation(5)[:told]}
         begin = time.perf_counter()

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 
 from dataloaders.source import Generated
-from domains.eis import POINTS, check_topology, default_frequencies, impedance
+from domains.eis import ENDS, POINTS, RS_SPAN, check_topology, default_frequencies, from_places, impedance
 from domains.eis_noise import KINDS, noisy
-from domains.eis_truths import from_unit, ground_truths, to_unit
+from domains.eis_truths import ground_truths, to_unit
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
 
@@ -80,7 +80,7 @@ class Spectra(Generated):
         """`count` rows, made at once."""
         target = self.targets(count, rng)
         frequencies, present = self.frequencies(count, rng)
-        parameters = from_unit(target / (POINTS - 1))
+        parameters = from_places(target)
         rs = self.series(count, rng)
         z = impedance(parameters[:, None], frequencies[..., None], self.topology, rs)[..., 0]
         level = self.quietest * (self.loudest / max(self.quietest, 1e-12)) ** rng.random(count)
@@ -89,8 +89,7 @@ class Spectra(Generated):
             own = kind == number
             z[own] = noisy(z[own], level[own], rng, name)
         candidate = self.candidates(target, rng)
-        others = from_unit(candidate / (POINTS - 1))
-        other = impedance(others[:, None], frequencies[..., None], self.topology, rs)[..., 0]
+        other = impedance(from_places(candidate)[:, None], frequencies[..., None], self.topology, rs)[..., 0]
         weight = present / present.sum(axis=1, keepdims=True)
         residual = np.log10((np.abs(other - z) * weight).sum(axis=1) / (np.abs(z) * weight).sum(axis=1))
         present = present & (rng.random((count, 1)) >= self.blank)
@@ -107,7 +106,7 @@ class Spectra(Generated):
             return self.places[rng.integers(len(self.places), size=count)]
         if self.prior == "grid":
             return rng.integers(0, POINTS, (count, 5)).astype(float)
-        return rng.uniform(-0.5, POINTS - 0.5, (count, 5))
+        return rng.uniform(*ENDS, (count, 5))
 
     def candidates(self, target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Other places (count, 5) on the grid: half of them anywhere, half near, a cell or less from as good as right.
@@ -115,13 +114,13 @@ class Spectra(Generated):
         For prior=grid the near ones are grid points up to three cells away in some parameters.
         """
         count = len(target)
-        anywhere = rng.uniform(-0.5, POINTS - 0.5, (count, 5))
+        anywhere = rng.uniform(*ENDS, (count, 5))
         if self.prior == "grid":
             step = rng.integers(-3, 4, (count, 5)) * (rng.random((count, 5)) < 0.5)
             near = np.clip(target + step, 0, POINTS - 1)
         else:
             step = rng.standard_normal((count, 5)) * 10 ** rng.uniform(-2.5, 0.5, (count, 1))
-            near = np.clip(target + step, -0.5, POINTS - 0.5)
+            near = np.clip(target + step, *ENDS)
         return np.where(rng.random((count, 1)) < 0.5, near, anywhere)
 
     def frequencies(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +137,7 @@ class Spectra(Generated):
 
     def series(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Series resistances in ohm, (count, 1)."""
-        return self.rs * 1000.0 ** -rng.random((count, 1)) if self.rs else np.zeros((count, 1))
+        return self.rs * RS_SPAN ** -rng.random((count, 1)) if self.rs else np.zeros((count, 1))
 
 
 def unknown_kind(kinds: Sequence[str]) -> bool:

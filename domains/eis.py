@@ -21,6 +21,9 @@ LOWEST = np.array([10.0, 10.0, 10.0, 1e-7, 1e-7])
 HIGHEST = np.array([1e4, 1e4, 1e4, 5e-5, 5e-5])
 POINTS = 12  # of the grid along each parameter, equally far apart in logarithm
 GRID = np.geomspace(LOWEST, HIGHEST, POINTS).T  # (5, 12)
+CELL = np.log(HIGHEST / LOWEST) / (POINTS - 1)  # width of a grid cell of each parameter, in ln p
+ENDS = (-0.5, POINTS - 0.5)  # of the continuous prior, in places: half a cell beyond the grid's
+RS_SPAN = 1000.0  # series resistances are log-uniform from the largest one over this
 SWAP = [0, 2, 1, 4, 3]  # the order after (Ra, Ca) and (Rb, Cb) have changed places, which no spectrum shows
 
 
@@ -96,10 +99,30 @@ def on_grid(indices: np.ndarray) -> np.ndarray:
     return GRID[np.arange(5), np.asarray(indices)]
 
 
+def to_places(parameters: np.ndarray) -> np.ndarray:
+    """Logarithmic places on the grid (..., 5), 0 to 11 and beyond its ends, of parameters in ohm and farad."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(parameters, float) / LOWEST) / CELL
+
+
+def place_of(parameter: int, value: float) -> float:
+    """The place of one parameter's value in ohm or farad."""
+    return float(np.log(value / LOWEST[parameter]) / CELL[parameter])
+
+
+def from_places(places: np.ndarray) -> np.ndarray:
+    """The parameters (..., 5) at places (..., 5)."""
+    return LOWEST * np.exp(np.asarray(places, float) * CELL)
+
+
+def cells_of(places: np.ndarray) -> np.ndarray:
+    """Indices (..., 5) of the grid cells that places (..., 5) lie in; beyond the ends, of the last."""
+    return np.clip(np.rint(places), 0, POINTS - 1).astype(np.int64)
+
+
 def nearest_indices(parameters: np.ndarray) -> np.ndarray:
     """Indices (..., 5) of the grid points nearest in logarithm."""
-    place = np.log(np.asarray(parameters, float) / LOWEST) / np.log(HIGHEST / LOWEST) * (POINTS - 1)
-    return np.clip(np.rint(place), 0, POINTS - 1).astype(np.int64)
+    return cells_of(to_places(parameters))
 
 
 def invariants(parameters: np.ndarray, topology: str) -> dict[str, np.ndarray]:

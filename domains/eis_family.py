@@ -5,10 +5,9 @@ import numpy as np
 from domains.eis import HIGHEST, LOWEST, NAMES, SWAP, canonical, check_topology, impedance
 from domains.eis_fit import levenberg_marquardt
 from domains.eis_shunt import open_shunt, with_shunt
-from domains.eis_spectrum import HALF_CELL
+from domains.eis_spectrum import HALF_CELL, HIGH, LOW
 
 NOISE = 4.0  # growth of chi squared that counts as within the noise: two standard deviations
-LOW, HIGH = LOWEST / HALF_CELL, HIGHEST * HALF_CELL  # of the continuous prior
 PATIENCE = 15  # steps of the fits
 FEW = 30  # frequencies that are enough to follow a family
 STEPS = 16  # values along the prior's range, and again inside the last steps at either end

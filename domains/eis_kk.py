@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.eis import Impedance
-from domains.eis_spectrum import Spectrum
+from domains.eis_spectrum import Spectrum, scatter
 
 LEAST, MOST = 3, 50  # RC elements
 FINE = 0.002  # rms relative residual that is too small to matter, whatever its structure
@@ -101,11 +101,7 @@ def rc_fit(
 
 
 def _size(residuals: Impedance, fitted: int) -> tuple[float, float]:
-    """Root mean square of the parts, corrected for the numbers fitted, and its ratio to the neighbours' scatter.
-
-    The scatter comes from second differences, which take out what changes slowly; of white noise it is the same.
-    """
+    """Root mean square of the parts, corrected for the numbers fitted, and its ratio to `scatter` (white noise: 1)."""
     parts = np.stack([residuals.real, residuals.imag])
     error = np.sqrt(np.sum(parts**2) / max(parts.size - fitted, 1))
-    scatter = np.sqrt(np.mean(np.diff(parts, 2, axis=1) ** 2) / 6)
-    return float(error), float(error / max(scatter, 1e-300))
+    return float(error), float(error / max(scatter(parts), 1e-300))

@@ -14,6 +14,7 @@ CABLE = 0.25  # share of the points, at the highest frequencies, that a cable ma
 NEGATIVE = 0.15  # -Re Z / |Z| beyond noise: three times 5%
 OUTLIERS = 0.1  # share of points that noise may carry beyond what circuits can give
 HALF_CELL = (HIGHEST / LOWEST) ** (0.5 / (POINTS - 1))  # how far the continuous prior reaches beyond the grid's ends
+LOW, HIGH = LOWEST / HALF_CELL, HIGHEST * HALF_CELL  # of the continuous prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +67,17 @@ def _signs(z: Impedance) -> tuple[int, int, bool]:
     z (F,) by ascending frequency. Positive ones at its very end are left out if they are few: cables are inductive.
     """
     phase = z.imag / np.abs(z)
-    noise = np.sqrt(np.mean(np.diff(phase, 2) ** 2) / 6)  # slow changes vanish, white noise stays
+    noise = scatter(phase)
     tail = int(np.argmax(np.append(phase[::-1] <= CLEAR, True)))
     phase = phase[: len(z) - tail] if tail <= CABLE * len(z) else phase
     clear = np.abs(phase) > CLEAR
     sure = phase.sum() > SURE * noise * np.sqrt(len(phase))
     return int(clear.sum()), int((clear & (phase > 0)).sum()), bool(sure)
+
+
+def scatter(values: np.ndarray) -> float:
+    """The standard deviation of noise in values (..., F), from second differences: slow changes vanish, it stays."""
+    return float(np.sqrt(np.mean(np.diff(values, 2, axis=-1) ** 2) / 6))
 
 
 def outside(
@@ -110,10 +116,9 @@ def modulus_bounds(frequencies: np.ndarray, topology: str, rs: float = 0.0) -> t
     at most |a| + |b| and at least sqrt(|a|^2 + |b|^2); admittances alike.
     """
     check_topology(topology)
-    low, high = LOWEST / HALF_CELL, HIGHEST * HALF_CELL
     w = 2 * np.pi * np.asarray(frequencies, float)
-    smallest = np.sqrt(2) / np.hypot(1 / low[1], w * high[3])  # |Za + Zb|
-    greatest = 2 / np.hypot(1 / high[1], w * low[3])
+    smallest = np.sqrt(2) / np.hypot(1 / LOW[1], w * HIGH[3])  # |Za + Zb|
+    greatest = 2 / np.hypot(1 / HIGH[1], w * LOW[3])
     if topology == "series":
-        return np.hypot(low[0], smallest), high[0] + greatest + rs
-    return 1 / (1 / low[0] + 1 / smallest), 1 / np.hypot(1 / high[0], 1 / greatest) + rs
+        return np.hypot(LOW[0], smallest), HIGH[0] + greatest + rs
+    return 1 / (1 / LOW[0] + 1 / smallest), 1 / np.hypot(1 / HIGH[0], 1 / greatest) + rs

@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from domains.eis import POINTS, Impedance, impedance
+from domains.eis import ENDS, POINTS, Impedance, from_places, impedance
 from domains.eis_spectrum import Spectrum
-from evaluation.eis_proposals import from_places
 from runtime.errors import UsageError
-
-ENDS = (-0.5, POINTS - 0.5)  # of the continuous prior, in places
 
 
 @dataclass(frozen=True)

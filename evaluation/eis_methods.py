@@ -4,9 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domains.eis import NAMES, POINTS, Impedance, canonical_indices, impedance, invariants, nearest_indices
+from domains.eis import (
+    NAMES,
+    POINTS,
+    Impedance,
+    canonical_indices,
+    cells_of,
+    from_places,
+    impedance,
+    invariants,
+    nearest_indices,
+)
 from domains.eis_fit import fit_from_middle, levenberg_marquardt, middle
-from domains.eis_truths import from_unit
 from evaluation.eis_oracle import COUNT
 from evaluation.eis_ranking import TOP, Ranking, scores
 
@@ -57,22 +66,17 @@ class Observed:
     @property
     def parameters(self) -> np.ndarray:
         """The true circuits (N, 5)."""
-        return circuits(self.places)
+        return from_places(self.places)
 
     @property
     def cells(self) -> np.ndarray:
         """The grid points (N, 5) int that the truths are, or lie nearest to."""
-        return np.clip(np.rint(self.places), 0, POINTS - 1).astype(np.int64)
+        return cells_of(self.places)
 
     @property
     def on_grid(self) -> bool:
         """Whether every truth is a grid point."""
         return bool((self.places == np.rint(self.places)).all())
-
-
-def circuits(places: np.ndarray) -> np.ndarray:
-    """Parameters (..., 5) at places (..., 5) on the grid."""
-    return from_unit(np.asarray(places, np.float64) / (POINTS - 1))
 
 
 def three_known(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -108,7 +112,7 @@ def ranked(observed: Observed, joint: Ranking | None, completion: Ranking) -> di
     """The scores of a method that ranks grid circuits, those with three known parameters as "completion_"."""
     found = {}
     if joint is not None:
-        found |= scores(joint, observed.cells) | reconstructed(observed, circuits(joint.cells))
+        found |= scores(joint, observed.cells) | reconstructed(observed, from_places(joint.cells))
     given = scores(completion, observed.cells)
     return found | {f"completion_{name}": value for name, value in given.items() if not name.startswith("merged")}
 

@@ -5,10 +5,9 @@ from math import lgamma
 
 import numpy as np
 
-from domains.eis import LOWEST
+from domains.eis import CELL, LOWEST
 from domains.eis_fit import Residuals
 from evaluation.eis_likelihood import Problem
-from evaluation.eis_proposals import CELL
 
 FREEDOM = 5.0  # degrees of freedom of the proposals' tails
 LONGEST = 1.0  # cells of a step

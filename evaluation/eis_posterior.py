@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from domains.eis import LOWEST, SWAP, Impedance, canonical
+from domains.eis import CELL, ENDS, LOWEST, SWAP, Impedance, canonical, from_places, to_places
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
-from evaluation.eis_likelihood import ENDS, Problem, log_sum
+from evaluation.eis_likelihood import Problem, log_sum
 from evaluation.eis_mixture import Mixture, around
-from evaluation.eis_proposals import CELL, from_places, to_places
 
 CENTRES = 32  # of the first round's mixture
 LATER = 64  # of the others

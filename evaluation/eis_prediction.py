@@ -6,18 +6,21 @@ from typing import Any
 import numpy as np
 
 from domains.eis import (
+    CELL,
     NAMES,
     POINTS,
     SWAP,
     canonical,
     canonical_indices,
+    cells_of,
+    from_places,
     invariants,
     relative_residual,
     residual_norm,
 )
 from evaluation.eis_likelihood import Problem, deviation
+from evaluation.eis_oracle import flat
 from evaluation.eis_posterior import Posterior
-from evaluation.eis_proposals import CELL, from_places
 
 
 @dataclass
@@ -113,17 +116,12 @@ def ordered(places: np.ndarray, merge: bool) -> tuple[np.ndarray, np.ndarray]:
     if merge:
         later = (places[:, [1, 3]] - places[:, [2, 4]]) @ CELL[[1, 3]] > 0  # Ra Ca > Rb Cb, as in `canonical`
         places = np.where(later[:, None], places[:, SWAP], places)
-    cells = np.clip(np.rint(places), 0, POINTS - 1).astype(int)
+    cells = cells_of(places)
     if merge:  # a cell may lie on both sides of the order: its twin is then the same candidate
         first = canonical_indices(cells)
         turned = (first != cells).any(axis=1, keepdims=True)
         places, cells = np.where(turned, places[:, SWAP], places), first
     return places, cells
-
-
-def numbers(cells: np.ndarray) -> np.ndarray:
-    """One number (N,) of each joint cell (N, 5)."""
-    return np.asarray(np.ravel_multi_index(tuple(cells.T), (POINTS,) * 5))
 
 
 def summarise(
@@ -136,7 +134,7 @@ def summarise(
     weights, merge, observed = posterior.weights, problem.symmetric, problem.spectrum.z
     known = {NAMES[i]: value for i, value in problem.known.items()}
     places, cells = ordered(posterior.places, merge)
-    found, member = np.unique(numbers(cells), return_inverse=True)
+    found, member = np.unique(flat(cells), return_inverse=True)
     probability = np.bincount(member, weights)
     before = shares(own, own_weights, merge)
     misfit = deviation(observed, posterior.z)[0]
@@ -171,5 +169,5 @@ def summarise(
 
 def shares(places: np.ndarray, weights: np.ndarray, merge: bool) -> dict[int, float]:
     """Probabilities by the numbers of the cells that weighted places lie in."""
-    found, member = np.unique(numbers(ordered(places, merge)[1]), return_inverse=True)
+    found, member = np.unique(flat(ordered(places, merge)[1]), return_inverse=True)
     return dict(zip(found.tolist(), np.bincount(member, weights).tolist(), strict=True))

@@ -7,19 +7,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from domains.eis import HIGHEST, LOWEST, NAMES, POINTS, UNITS, check_topology
-from domains.eis_spectrum import FEWEST, HALF_CELL, Spectrum, outside
-from evaluation.eis_likelihood import ENDS, Problem
+from domains.eis import ENDS, NAMES, POINTS, RS_SPAN, UNITS, check_topology, from_places, place_of
+from domains.eis_spectrum import FEWEST, HIGH, LOW, Spectrum, outside
+from evaluation.eis_likelihood import Problem
 from evaluation.eis_posterior import Posterior, infer, over_grid, weighed
 from evaluation.eis_prediction import Circuit, Prediction, estimates_of, summarise
-from evaluation.eis_proposals import CELL, as_input, beam, from_places
+from evaluation.eis_proposals import as_input, beam
 from runtime.errors import UsageError, closest
 
 Known = Mapping[str, float]
 FEW = 100  # effective circuits below which a prediction says that it is rough
 MISFIT = 1.5  # times the loudest noise, from which a prediction says that the circuits don't fit
 COVERED = 0.99  # of the network's probability, below which a grid's prediction says so
-SMALLEST_RS = 1e-3  # of the largest series resistance, where its prior begins
 
 
 class ProbabilisticEISPredictor:
@@ -37,7 +36,7 @@ class ProbabilisticEISPredictor:
         if prior not in ("continuous", "grid"):
             raise UsageError(f"a predictor's prior must be continuous or grid, got {prior!r}.")
         self.model, self.topology, self.prior, self.low, self.high = model, topology, prior, low, high
-        self.levels, self.rs = levels, (rs * SMALLEST_RS, rs)
+        self.levels, self.rs = levels, (rs / RS_SPAN, rs)
         self.samples, self.drawn, self.width = samples, drawn, width
 
     def predict(
@@ -82,7 +81,7 @@ class ProbabilisticEISPredictor:
                 rs = (float(value), float(value))
                 continue
             i = NAMES.index(name)
-            low, high = LOWEST[i] / HALF_CELL[i], HIGHEST[i] * HALF_CELL[i]
+            low, high = LOW[i], HIGH[i]
             if not number or not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
                 raise UsageError(f"{name} must be a number from {low:.3g} to {high:.3g} {UNITS[i]}, got {value!r}.")
             found[i] = float(value)
@@ -191,11 +190,6 @@ class ProbabilisticEISPredictor:
         return Prediction(self.topology, "", False, {NAMES[i]: value for i, value in known.items()}, False, circuits,
                           {NAMES[i]: [1 / POINTS] * POINTS for i in free}, estimates, {}, entropy, entropy,
                           notes=said)  # fmt: skip
-
-
-def place_of(parameter: int, value: float) -> float:
-    """The place of one parameter's value in ohm or farad."""
-    return float(np.log(value / LOWEST[parameter]) / CELL[parameter])
 
 
 class EISParameterCompleter:

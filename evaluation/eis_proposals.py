@@ -9,21 +9,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from domains.eis import HIGHEST, LOWEST, POINTS
+from domains.eis import POINTS, place_of
 from domains.eis_spectrum import Spectrum
-
-CELL = np.log(HIGHEST / LOWEST) / (POINTS - 1)  # width of a grid cell of each parameter, in ln p
-
-
-def to_places(parameters: np.ndarray) -> np.ndarray:
-    """Logarithmic places on the grid (..., 5), 0 to 11 and beyond its ends, of parameters in ohm and farad."""
-    with np.errstate(divide="ignore"):
-        return np.log(np.asarray(parameters, float) / LOWEST) / CELL
-
-
-def from_places(places: np.ndarray) -> np.ndarray:
-    """The parameters (..., 5) at places (..., 5)."""
-    return LOWEST * np.exp(np.asarray(places, float) * CELL)
 
 
 def as_input(
@@ -38,7 +25,7 @@ def as_input(
     places, mask = np.zeros((2, len(spectra), 5), np.float32)
     for row, (spectrum, given) in enumerate(zip(spectra, known, strict=True)):
         for parameter, value in given.items():
-            places[row, parameter] = np.log(value / LOWEST[parameter]) / CELL[parameter]
+            places[row, parameter] = place_of(parameter, value)
             mask[row, parameter] = 1
         if spectrum is None:
             continue

@@ -6,7 +6,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, invariants
+from domains.eis import (
+    ENDS,
+    NAMES,
+    POINTS,
+    RS_SPAN,
+    SWAP,
+    canonical,
+    canonical_indices,
+    cells_of,
+    from_places,
+    invariants,
+)
 from evaluation.eis_calibration import (
     calibration_error,
     calibration_floor,
@@ -16,8 +27,8 @@ from evaluation.eis_calibration import (
     rank_histogram,
     ranks,
 )
-from evaluation.eis_likelihood import ENDS, Problem
-from evaluation.eis_methods import BEST, Observed, circuits, invariant_errors, reconstructed
+from evaluation.eis_likelihood import Problem
+from evaluation.eis_methods import BEST, Observed, invariant_errors, reconstructed
 from evaluation.eis_oracle import flat
 from evaluation.eis_posterior import infer, weighed
 from evaluation.eis_ranking import TOP, hits
@@ -64,7 +75,7 @@ def exact_draws(
     levels = (observed.level, observed.level)
     for row, z in enumerate(observed.z):
         measured: Any = SimpleNamespace(frequencies=observed.frequencies, z=z)  # no Spectrum: noise may look inductive
-        problem = Problem(measured, observed.topology, levels=levels, rs=(observed.rs / 1000, observed.rs))
+        problem = Problem(measured, observed.topology, levels=levels, rs=(observed.rs / RS_SPAN, observed.rs))
         posterior = infer(problem, places[row], log_q[row], 2 * count, rng)
         ends = np.cumsum(posterior.weights)
         at = np.searchsorted(ends, (np.arange(count) + rng.random()) / count * ends[-1])
@@ -95,7 +106,7 @@ def likeliest_cells(places: np.ndarray, weights: np.ndarray | None, merge: bool)
     merge: swapped twins count as one. The draw is the cell's likeliest by weight, else its first; where there are
     fewer cells than ten, the first is named again with share 0.
     """
-    cells = np.clip(np.rint(places), 0, POINTS - 1).astype(np.int64)
+    cells = cells_of(places)
     numbers = flat(canonical_indices(cells) if merge else cells)
     named, shares = np.empty((len(places), BEST), np.int64), np.zeros((len(places), BEST))
     example = np.empty((len(places), BEST, 5))
@@ -136,8 +147,8 @@ def posterior_scores(
         found[f"{name}ece"] = calibration_error(shares[:, 0], right)
         found[f"{name}ece_floor"] = calibration_floor(shares[:, 0], np.random.default_rng(0))
         if merge:
-            found |= reconstructed(observed, circuits(example))
-    own, true = (quantities(p, observed.topology) for p in (circuits(places), observed.parameters))
+            found |= reconstructed(observed, from_places(example))
+    own, true = (quantities(p, observed.topology) for p in (from_places(places), observed.parameters))
     middle = {}
     for name, values in own.items():
         for level in (0.5, 0.9):

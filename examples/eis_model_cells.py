@@ -19,16 +19,15 @@ import runtime.blas  # noqa: F401  before mlx
 import numpy as np
 
 from dataloaders.eis_files import read
-from domains.eis import HIGHEST, LOWEST, NAMES, POINTS
+from domains.eis import CELL, NAMES
 from domains.eis_fit import levenberg_marquardt
 from domains.eis_spectrum import Spectrum
 from evaluation.eis_predictor import EISParameterCompleter
-from scripts.eis_analysis import Options, analyse
+from scripts.eis_analysis import ALIKE, Options, analyse
 from scripts.eis_models import load
 
 FOLDER = Path(__file__).parent / "data" / "eis"
-HALF_BIN = np.log10(HIGHEST / LOWEST)[3] / (POINTS - 1) / 2  # of a capacitance on the grid
-EQUAL = 0.02  # resistances nearer than this carry their capacitances in either order
+HALF_BIN = CELL[3] / np.log(10) / 2  # of a capacitance on the grid
 
 
 def recorded() -> dict[str, dict[str, float]]:
@@ -41,7 +40,7 @@ def recorded() -> dict[str, dict[str, float]]:
 def errors(found: np.ndarray, truth: dict[str, float]) -> np.ndarray:
     """|log10| of found over true Ca and Cb, (2,); in the better order where Ra and Rb are equal within 2%."""
     true = np.array([truth["Ca"], truth["Cb"]])
-    orders = [found, found[::-1]] if abs(np.log(truth["Ra"] / truth["Rb"])) < EQUAL else [found]
+    orders = [found, found[::-1]] if abs(np.log(truth["Ra"] / truth["Rb"])) < ALIKE else [found]
     return min((np.abs(np.log10(order / true)) for order in orders), key=max)
 
 

@@ -9,12 +9,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from domains.eis import HIGHEST, LOWEST, POINTS
+from domains.eis import CELL, LOWEST, POINTS
 from models.layers import check_sample
 from models.linear import Linear
 
 FIRST = mx.array(np.log10(LOWEST))
-STEP = mx.array(np.log10(HIGHEST / LOWEST) / (POINTS - 1))  # of log10 from one grid point to the next
+STEP = mx.array(CELL / np.log(10))  # of log10 from one grid point to the next
 
 
 class FactorialPredictor(nn.Module):

@@ -33,8 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 import launcher
 from dataloaders import eis_shards
 from dataloaders.eis import Spectra
-from domains.eis import NAMES, POINTS, TOPOLOGIES, UNITS
-from domains.eis_truths import from_unit
+from domains.eis import NAMES, TOPOLOGIES, UNITS, from_places
 from runtime import device
 from runtime.errors import UsageError
 from runtime.trees import flatten
@@ -187,7 +186,7 @@ def held_out(given: argparse.Namespace) -> tuple[Path, dict[str, float]]:
     file = folder_of(given) / "held_out.csv"
     table = np.column_stack([10.0 ** batch["x"][0, :, 0], batch["x"][0, :, 1:3]])
     np.savetxt(file, table, "%.8g", ",", header="frequency_hz,z_real_ohm,z_imag_ohm", comments="")
-    return file, dict(zip(NAMES, from_unit(batch["target"][0] / (POINTS - 1)).tolist(), strict=True))
+    return file, dict(zip(NAMES, from_places(batch["target"][0]).tolist(), strict=True))
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:

@@ -120,6 +120,16 @@ def test_residuals_by_hand_and_a_wrong_topology():
         eis.impedance(eis.LOWEST, FREQUENCIES, "ring")
 
 
+def test_places_are_the_grids_numbers():
+    places = np.tile(np.arange(eis.POINTS), (5, 1)).T
+    np.testing.assert_allclose(eis.from_places(places), eis.GRID.T, rtol=1e-12)
+    np.testing.assert_allclose(eis.to_places(eis.GRID.T), places, atol=1e-12)
+    ends = np.sqrt(eis.LOWEST**3 / eis.GRID[:, 1])  # half a step below the lowest
+    np.testing.assert_allclose(eis.from_places(np.full(5, eis.ENDS[0])), ends, rtol=1e-12)
+    assert eis.place_of(3, eis.GRID[3, 7]) == pytest.approx(7, abs=1e-12)
+    assert eis.cells_of(np.array([-0.5, 0.4, 6.6, 11.4, 30.0])).tolist() == [0, 0, 7, 11, 11]
+
+
 def test_residuals_between_grid_circuits_have_the_published_sizes():
     """In ohm over 50 frequencies: series median about 2000, largest 17745; parallel about 13 times smaller."""
     rng, median = np.random.default_rng(0), {}

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from domains.eis import canonical_indices, default_frequencies, impedance, invariants
+from domains.eis import canonical_indices, default_frequencies, from_places, impedance, invariants
 from domains.eis_noise import noisy
 from evaluation import eis_methods
-from evaluation.eis_methods import Observed, circuits
+from evaluation.eis_methods import Observed
 from evaluation.eis_oracle import COUNT, flat
 
 
 def observed(places, topology="series", level=0.001, points=30):
     rng = np.random.default_rng(1)
     f = default_frequencies(points)
-    z = noisy(impedance(circuits(places), f, topology), level, rng)
+    z = noisy(impedance(from_places(places), f, topology), level, rng)
     x = np.stack([np.tile(np.log10(f), (len(z), 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
     return Observed(x, places, eis_methods.three_known(len(z), rng), topology, level)
 
 
-def test_chance_by_counting_all_circuits():
+def test_chance_by_counting_all_from_places():
     every = np.stack(np.unravel_index(np.arange(COUNT), (12,) * 5), axis=-1)
     mass = np.bincount(flat(canonical_indices(every)), minlength=COUNT) / COUNT
     found, own = eis_methods.uniform(), mass[flat(canonical_indices(every))]

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from domains.eis import SWAP, default_frequencies, impedance
+from domains.eis import SWAP, default_frequencies, from_places, impedance, to_places
 from domains.eis_noise import log_likelihood, noisy
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
 from domains.eis_spectrum import Spectrum
 from evaluation import eis_posterior
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_mixture import FREEDOM, Mixture
-from evaluation.eis_proposals import from_places, to_places
 from runtime.errors import UsageError
 
 CIRCUIT = np.array([460.0, 4820.0, 2210.0, 2e-6, 9e-6])

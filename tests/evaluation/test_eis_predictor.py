@@ -7,14 +7,23 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from domains.eis import NAMES, POINTS, SWAP, canonical, canonical_indices, default_frequencies, impedance, on_grid
+from domains.eis import (
+    NAMES,
+    POINTS,
+    SWAP,
+    canonical,
+    canonical_indices,
+    default_frequencies,
+    from_places,
+    impedance,
+    on_grid,
+)
 from domains.eis_noise import noisy
 from domains.eis_spectrum import Spectrum
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_oracle import GridOracle
 from evaluation.eis_prediction import ordered
 from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
-from evaluation.eis_proposals import from_places
 from models.eis_predictor import EISPredictor
 from runtime.errors import UsageError
 

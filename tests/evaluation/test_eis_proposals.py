@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from domains.eis import POINTS, default_frequencies, impedance
+from domains.eis import POINTS, default_frequencies, from_places, impedance, to_places
 from domains.eis_spectrum import Spectrum
-from evaluation.eis_proposals import as_input, beam, from_places, thinned, to_places
+from evaluation.eis_proposals import as_input, beam, thinned
 from models.eis_predictor import EISPredictor
 
 

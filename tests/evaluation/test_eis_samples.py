@@ -4,10 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from domains.eis import SWAP, canonical, default_frequencies, impedance
+from domains.eis import SWAP, canonical, default_frequencies, from_places, impedance
 from domains.eis_noise import log_likelihood, noisy
 from evaluation import eis_samples
-from evaluation.eis_methods import Observed, circuits
+from evaluation.eis_methods import Observed
 from models.eis_predictor import EISPredictor
 
 ROWS = 1000
@@ -15,7 +15,7 @@ ROWS = 1000
 
 def observed(places):
     f = default_frequencies(6)
-    z = impedance(circuits(places), f, "series")
+    z = impedance(from_places(places), f, "series")
     x = np.stack([np.tile(np.log10(f), (len(z), 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
     return Observed(x, places, np.zeros(places.shape), "series", 0.01)
 
@@ -98,7 +98,7 @@ def test_a_networks_draws_and_density():
 
 
 def test_quantities_are_in_canonical_order():
-    p = circuits(np.random.default_rng(0).uniform(0, 11, (50, 5)))
+    p = from_places(np.random.default_rng(0).uniform(0, 11, (50, 5)))
     found, twins = eis_samples.quantities(p, "parallel"), eis_samples.quantities(p[:, SWAP], "parallel")
     np.testing.assert_allclose(10 ** found["Ra"], canonical(p)[:, 1])
     for name, value in found.items():
@@ -120,7 +120,7 @@ def measured(truths, topology, level, points, rs=0.0, seed=0):
     rng = np.random.default_rng(seed)
     f = np.geomspace(1, 1e4 if points < 5 else 1e6, points)
     series = rs * 1000 ** -rng.random(len(truths))
-    z = noisy(impedance(circuits(truths), f, topology, series), level, rng)
+    z = noisy(impedance(from_places(truths), f, topology, series), level, rng)
     x = np.stack([np.tile(np.log10(f), (len(z), 1)), z.real, z.imag, np.ones(z.shape)], axis=-1)
     return Observed(x, truths, np.zeros(truths.shape), topology, level, rs), rng
 
@@ -131,7 +131,7 @@ def test_the_exact_posterior_is_calibrated_and_holds_both_twins(topology, rs):
     own, rng = measured(truths, topology, 0.02, 12, rs)
     places, effective, exact = eis_samples.exact_draws(own, *eis_samples.near_the_truth(own, 100, rng), 100, rng)
     assert places.shape == (80, 100, 5) and np.median(effective) > 50
-    twin = (canonical(circuits(places)) == circuits(places)).all(axis=-1).mean()
+    twin = (canonical(from_places(places)) == from_places(places)).all(axis=-1).mean()
     assert twin == pytest.approx(0.5, abs=0.03)
     found = eis_samples.posterior_scores(own, places, bins=8)
     covered = [value for name, value in found.items() if name.startswith("coverage90")]
@@ -152,7 +152,7 @@ def test_the_exact_density_is_bayes_rule(topology, rs):
     *_, found = eis_samples.exact_draws(own, *eis_samples.near_the_truth(own, 400, rng), 1000, rng)
     draws = 200_000
     series = rs * 1000 ** -rng.random(draws)
-    prior = impedance(circuits(rng.uniform(-0.5, 11.5, (draws, 5))), own.frequencies, topology, series)
+    prior = impedance(from_places(rng.uniform(-0.5, 11.5, (draws, 5))), own.frequencies, topology, series)
     true = impedance(own.parameters[:, None], own.frequencies, topology, series[:20_000])
     log_p = []
     for z, mine in zip(own.z, true, strict=True):
