@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, P
 import runtime.blas  # noqa: F401  before mlx
 
 # isort: split
+from benchmarks.turns import repeated
 from dataloaders.eis_files import read
 from domains.eis import NAMES
 from domains.eis_identify import verdict
@@ -39,12 +39,8 @@ WARM = 5
 
 def milliseconds(work: Callable[[], object], count: int) -> dict[str, float]:
     """Median and 90% quantile of `count` calls."""
-    times = []
-    for call in range(WARM + count):
-        begin = time.perf_counter()
-        work()
-        if call >= WARM:
-            times.append(1e3 * (time.perf_counter() - begin))
+    repeated(work, 0, WARM)
+    times = repeated(work, 0, count)
     return {"median_ms": round(median(times), 2), "p90_ms": round(quantiles(times, n=10)[-1], 2)}
 
 

@@ -31,6 +31,7 @@ import runtime.blas  # noqa: E402, F401  before mlx
 # isort: split
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 
 from benchmarks.step_mlx import Batches, adamw  # noqa: E402
 from benchmarks.turns import in_turns, repeated, resident_gb, run, timed  # noqa: E402
@@ -46,8 +47,9 @@ from training.network import Network  # noqa: E402
 from training.update import UpdateOp  # noqa: E402
 
 PARITY = 64  # spectra to compare on
-# those of configs/model/eis_predictor.yaml
-SIZES: dict[str, Any] = {"hidden": 512, "width": 128, "slots": 32, "depth": 3, "mixture": 6, "nonlinearity": "relu"}
+# the options of the default network
+CONFIG: Any = OmegaConf.load(HERE.parent / "configs" / "model" / "eis_predictor.yaml")
+SIZES: dict[str, Any] = {name: CONFIG[name] for name in CONFIG if name not in ("_target_", "shape")}
 TOLERANCES = {"log_density": 2e-3, "log_residual": 2e-4, "likeliest": 2e-4}  # nats, decades, cells; float32
 
 

@@ -9,7 +9,7 @@ from domains.eis import invariants
 from evaluation.eis_methods import Observed, fitted, invariant_errors, ranked, three_known
 from evaluation.eis_oracle import GridOracle
 from evaluation.eis_ranking import exact, predicted
-from evaluation.eis_samples import densities, drawn, posterior_scores
+from evaluation.eis_samples import contexts, densities, drawn, posterior_scores
 from evaluation.evaluator import Evaluator, counted, draw_rows
 from evaluation.statistics import Statistics, kept
 from runtime.errors import UsageError
@@ -84,9 +84,8 @@ class CircuitRecovery(Evaluator):
 
 def nonfinite(model, batch: NumpyBatch) -> float:
     """The share of the first 64 spectra for which a network is no distribution, as after a training that diverged."""
-    x, target = (mx.array(batch[name][:64], mx.float32) for name in ("x", "target"))
-    nothing = mx.zeros(target.shape)
-    chosen, _ = model.log_density(model.encode(x, nothing, nothing), target, within=False)
+    (_, context), *_ = contexts(model, batch["x"][:64], 64)
+    chosen, _ = model.log_density(context, mx.array(batch["target"][:64], mx.float32), within=False)
     return float(np.isnan(np.array(chosen)).any(axis=-1).mean())
 
 
@@ -117,9 +116,7 @@ def residual_correlation(model, batch: NumpyBatch, size: int = 512) -> float:
     from scipy.stats import rankdata
 
     parts = []
-    for start in range(0, len(batch["x"]), size):
-        x, candidate = (mx.array(batch[name][start : start + size]) for name in ("x", "candidate"))
-        nothing = mx.zeros((len(x), 5))
-        parts.append(np.array(model.log_residual(model.encode(x, nothing, nothing), candidate)))
+    for rows, context in contexts(model, batch["x"], size):
+        parts.append(np.array(model.log_residual(context, mx.array(batch["candidate"][rows]))))
     with np.errstate(invalid="ignore"):
         return float(np.corrcoef(rankdata(np.concatenate(parts)), rankdata(batch["residual"]))[0, 1])

@@ -1,5 +1,6 @@
 """Posteriors given as drawn circuits, off the grid as well: their cells, intervals, ranks and invariants."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,14 +38,22 @@ NEAR = 0.1  # cells about the truth
 HALF = np.array([0.5])
 
 
+def contexts(model: Any, x: np.ndarray, size: int) -> Iterator[tuple[slice, mx.array]]:
+    """A network's encodings of spectra x (N, P, 4), `size` at a time, nothing being known: rows and (n, hidden)."""
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        part = mx.array(x[rows])
+        nothing = mx.zeros((len(part), 5))
+        yield rows, model.encode(part, nothing, nothing)
+
+
 def drawn(model: Any, observed: Observed, count: int, seed: int = 0, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Places (N, count, 5) that a predictor draws, nothing being known, and ln of their density (N, count) in nats."""
     keys = iter(mx.random.split(mx.random.key(seed), -(-len(observed.x) // size)))
     parts = []
-    for start in range(0, len(observed.x), size):
-        x = mx.array(observed.x[start : start + size])
-        nothing = mx.zeros((len(x), 5))
-        found = model.sample(model.encode(x, nothing, nothing), nothing, nothing, count, next(keys))
+    for _, context in contexts(model, observed.x, size):
+        nothing = mx.zeros((len(context), 5))
+        found = model.sample(context, nothing, nothing, count, next(keys))
         parts.append([np.array(part, np.float64) for part in found])
     places, log_q = (np.concatenate(part) for part in zip(*parts, strict=True))
     return places, log_q
@@ -90,10 +99,8 @@ def exact_draws(
 def densities(model: Any, observed: Observed, size: int = 512) -> dict[str, float]:
     """nll: mean of -ln of a predictor's density at the truth (nats of cell widths); merged_nll: its twin's added."""
     found = []
-    for start in range(0, len(observed.x), size):
-        x, places = mx.array(observed.x[start : start + size]), observed.places[start : start + size]
-        nothing = mx.zeros((len(x), 5))
-        context = model.encode(x, nothing, nothing)
+    for rows, context in contexts(model, observed.x, size):
+        places = observed.places[rows]
         sides = [model.log_density(context, mx.array(own, mx.float32)) for own in (places, places[:, SWAP])]
         found.append(np.stack([np.array((cell + inside).sum(axis=-1)) for cell, inside in sides], axis=-1))
     log_p = np.concatenate(found).astype(np.float64)

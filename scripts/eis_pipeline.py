@@ -46,7 +46,6 @@ from training.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("generate", "train", "evaluate", "predict")
-SIZES = ("hidden", "width", "slots", "depth", "mixture", "nonlinearity")  # of models.eis_predictor.EISPredictor
 FEW = 2000  # steps for which compiling kernels on a CPU takes longer than it saves
 
 
@@ -128,7 +127,8 @@ def twin(given: argparse.Namespace, config: DictConfig, experiment: Experiment) 
     with tempfile.TemporaryDirectory() as name:
         start, end = Path(name) / "start.npz", Path(name) / "end.npz"
         first: dict = {f"weights/{path}": np.array(array) for path, array in flatten(model.parameters()).items()}
-        first |= {f"options/{size}": np.array(config.model[size]) for size in SIZES}
+        options = {name: value for name, value in config.model.items() if name not in ("_target_", "shape")}
+        first |= {f"options/{name}": np.array(value) for name, value in options.items()}
         np.savez(start, **first)
         rates = ["--rate", str(config.optimizer.learning_rate), "--warmup", str(config.optimizer.schedule.warmup)]
         rates += [] if config.optimizer.clip is None else ["--clip", str(config.optimizer.clip)]

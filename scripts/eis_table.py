@@ -23,6 +23,7 @@ from mid-grid and from the truth, the network, and the network's draws weighed b
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,19 +59,19 @@ from training.experiment import load_run
 from visualizers.canvas import write
 
 Scores = dict[str, float]
-SHOWN = {  # column: score
-    "top-1": "top1", "top-5": "top5", "top-1 merged": "merged_top1", "of oracle": "merged_top1_of_oracle",
-    "NLL": "nll", "NLL merged": "merged_nll", "ECE": "merged_ece", "(chance)": "merged_ece_floor",
-    "3 known: top-1": "completion_top1", "top-5 ": "completion_top5", "of oracle ": "completion_top1_of_oracle",
-    "NLL ": "completion_nll", "|dZ|/|Z|": "residual", "best of 10": "residual_best10",
-}  # fmt: skip
-SHOWN_OFF = {
-    "top-1 merged": "merged_top1", "top-5 merged": "merged_top5", "of oracle": "merged_top1_of_oracle",
-    "NLL merged": "merged_nll", "ECE": "merged_ece", "(chance)": "merged_ece_floor", "50% least": "least_coverage50",
-    "most": "most_coverage50", "90% least": "least_coverage90", "most ": "most_coverage90",
-    "least SBC p": "least_sbc_chance", "error/fit": "worst_error_of_fit", "|dZ|/|Z|": "residual",
-    "best of 10": "residual_best10", "effective 1%": "effective_1%",
-}  # fmt: skip
+SHOWN = (  # column, score
+    ("top-1", "top1"), ("top-5", "top5"), ("top-1 merged", "merged_top1"), ("of oracle", "merged_top1_of_oracle"),
+    ("NLL", "nll"), ("NLL merged", "merged_nll"), ("ECE", "merged_ece"), ("(chance)", "merged_ece_floor"),
+    ("3 known: top-1", "completion_top1"), ("top-5", "completion_top5"), ("of oracle", "completion_top1_of_oracle"),
+    ("NLL", "completion_nll"), ("|dZ|/|Z|", "residual"), ("best of 10", "residual_best10"),
+)  # fmt: skip
+SHOWN_OFF = (
+    ("top-1 merged", "merged_top1"), ("top-5 merged", "merged_top5"), ("of oracle", "merged_top1_of_oracle"),
+    ("NLL merged", "merged_nll"), ("ECE", "merged_ece"), ("(chance)", "merged_ece_floor"),
+    ("50% least", "least_coverage50"), ("most", "most_coverage50"), ("90% least", "least_coverage90"),
+    ("most", "most_coverage90"), ("least SBC p", "least_sbc_chance"), ("error/fit", "worst_error_of_fit"),
+    ("|dZ|/|Z|", "residual"), ("best of 10", "residual_best10"), ("effective 1%", "effective_1%"),
+)  # fmt: skip
 
 
 @dataclass
@@ -154,15 +155,15 @@ def summary(scores: Scores, fit: Scores) -> Scores:
     )
 
 
-def lines(rows: dict[str, Scores], shown: dict[str, str]) -> list[str]:
+def lines(rows: dict[str, Scores], shown: Sequence[tuple[str, str]]) -> list[str]:
     """The table as aligned text, one line a method; what a method does not give is a dash."""
     first = max(len(name) for name in rows) + 2
-    found = [f"{'':<{first}}" + "".join(f"{name.strip():>{max(len(name.strip()), 7) + 2}}" for name in shown)]
-    for name, scores in rows.items():
-        cells = [f"{scores[key]:.4f}" if key in scores else "-" for key in shown.values()]
-        widths = [max(len(column.strip()), 7) + 2 for column in shown]
-        found.append(f"{name:<{first}}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True)))
-    return found
+    widths = [max(len(title), 7) + 2 for title, _ in shown]
+    table = {"": [title for title, _ in shown]}
+    table |= {name: [f"{scores[key]:.4f}" if key in scores else "-" for _, key in shown] for name, scores in
+              rows.items()}  # fmt: skip
+    return [f"{name:<{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+            for name, cells in table.items()]  # fmt: skip
 
 
 def trained(given: Settings) -> ProbabilisticEISPredictor:
