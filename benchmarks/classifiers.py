@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ import mlx.core as mx  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks.step_mlx import Batches  # noqa: E402
+from benchmarks.step_mlx import Batches, advance  # noqa: E402
 from benchmarks.turns import run  # noqa: E402
 from dataloaders.datasets.loaders import cifar10  # noqa: E402
 from examples.cifar10_resnet9 import get_estimator  # noqa: E402
@@ -55,13 +56,7 @@ def timed(given: argparse.Namespace) -> dict:
     batches.batch["y"] = np.random.default_rng(1).integers(0, 10, given.batch).astype(np.int32)
     estimator = Estimator(batches, network, None, max_steps=0, eval_every=None, precision=given.precision)
 
-    def turn(steps: int) -> float:
-        begin = time.perf_counter()
-        estimator.total_steps = estimator.step + steps
-        estimator.fit(warmup=False)
-        mx.eval(estimator.train_step.state)
-        return (time.perf_counter() - begin) / steps
-
+    turn = partial(advance, estimator)
     first = turn(1)
     steps, times, started = max(1, round(1.0 / turn(2))), [], time.perf_counter()
     while time.perf_counter() - started < given.seconds or len(times) < 3:

@@ -33,7 +33,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from benchmarks.step_mlx import Batches, adamw  # noqa: E402
+from benchmarks.step_mlx import Batches, adamw, advance  # noqa: E402
 from benchmarks.turns import in_turns, repeated, resident_gb, run, timed  # noqa: E402
 from dataloaders.eis import Spectra  # noqa: E402
 from losses.eis import CircuitLikelihood  # noqa: E402
@@ -111,13 +111,7 @@ def trained(model: EISPredictor, batch: NumpyBatch, precision: str, seconds: flo
     network = Network([ObjectiveOp(model, CircuitLikelihood()), UpdateOp(model, "loss", adamw, 1e-3)])
     estimator = Estimator(batches, network, None, max_steps=0, eval_every=None, precision=precision)
 
-    def turn(steps: int) -> float:
-        begin = time.perf_counter()
-        estimator.total_steps = estimator.step + steps
-        estimator.fit(warmup=False)
-        mx.eval(estimator.train_step.state)
-        return (time.perf_counter() - begin) / steps
-
+    turn = partial(advance, estimator)
     first = turn(1)
     steps = max(1, round(1.0 / turn(2)))
     found = timed(lambda: turn(steps), seconds, steps)
