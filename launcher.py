@@ -15,6 +15,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from scripts.remote.options import asked
+
+if __name__ == "__main__" and asked(sys.argv[1:]):  # a mistake is told, a run sent away, before MLX is imported
+    from scripts.remote.submit import main as submit
+
+    sys.exit(submit(sys.argv[1:]))
+
 import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 from runtime import device
 from runtime.errors import UsageError

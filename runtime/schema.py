@@ -79,3 +79,18 @@ def check_run_name(name: Any) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise UsageError(f'run_name must be made of letters, digits, ".", "_" and "-" (not "." first), got {name!r}.')
     return name
+
+
+def in_seconds(text: str | float | None, name: str = "max_time") -> float | None:
+    """A duration in seconds: "90s", "15m", "2h" or a number; UsageError for anything else. name: whose it is."""
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (str(text)[:-1], units[str(text)[-1]]) if str(text)[-1:] in units else (str(text), 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError as error:
+        raise UsageError(f'{name} must be like "90s", "15m", "2h" or null, got {text!r}.') from error
+    if not seconds > 0:
+        raise UsageError(f"{name} must be positive, got {text!r}.")
+    return seconds

@@ -22,6 +22,7 @@ ONLY_IN = {
     "hydra": ("launcher.py", "scripts/"),
     "trackio": ("training/tracking.py", "scripts/trackio_delete.py"),
     "matplotlib": ("visualizers/",),
+    "modal": ("scripts/remote/modal_backend.py",),
 }
 HEAVY = {"optuna", "matplotlib", "scipy", "ot", "PIL", "torch", "torchvision", "cleanfid", "modal", "trackio"}
 FREE = (

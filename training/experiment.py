@@ -12,6 +12,7 @@ from runtime.errors import UsageError
 from runtime.instantiate import build
 from runtime.op import Objective
 from runtime.run import Run
+from runtime.schema import in_seconds
 from runtime.slots import restore, snapshot, write
 from training import checkpoint
 from training.estimator import Estimator
@@ -145,18 +146,3 @@ def evaluate_run(
         with judged(experiment.network):
             values |= {f"eval/{name}": value for name, value in evaluator(experiment.view()).items()}
     return values, experiment
-
-
-def in_seconds(text: str | float | None) -> float | None:
-    """A duration in seconds: "90s", "15m", "2h" or a number; UsageError for anything else."""
-    if text is None:
-        return None
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (str(text)[:-1], units[str(text)[-1]]) if str(text)[-1:] in units else (str(text), 1.0)
-    try:
-        seconds = float(number) * unit
-    except ValueError as error:
-        raise UsageError(f'max_time must be like "90s", "15m", "2h" or null, got {text!r}.') from error
-    if not seconds > 0:
-        raise UsageError(f"max_time must be positive, got {text!r}.")
-    return seconds
