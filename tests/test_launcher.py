@@ -229,7 +229,7 @@ IMAGES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("option", [o for o in options("evaluation") if o not in ("images", "fid", "eis")])
+@pytest.mark.parametrize("option", [o for o in options("evaluation") if o not in ("images", "fid", "eis", "puzzles")])
 def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
     summary = two_steps(tmp_path, f"evaluation={option}", *EVALUATIONS[option], "solver.steps=2",
                         *(["model=cnn", "model.channels=4", "batch_size=8"] if option == "digits" else []))  # fmt: skip
