@@ -61,3 +61,20 @@ class Linear(Schedule):
     def after(self, progress: mx.array) -> mx.array:
         """1 - (1 - minimum) progress."""
         return 1 - (1 - self.minimum) * progress
+
+
+class Trapezoid(Schedule):
+    """1 up to the last `decay` of the steps, then a straight line to `minimum` (arXiv 2405.18392, section 3).
+
+    decay: share of the steps after the warm-up. Until it begins, `total` may still be changed on a resume.
+    """
+
+    def __init__(self, total: int, warmup: int = 0, decay: float = 0.2, minimum: float = 0.0):
+        super().__init__(warmup, total)
+        if not 0 < decay <= 1:
+            raise UsageError(f"Trapezoid: decay must be a share of the steps, above 0 and at most 1, got {decay}.")
+        self.decay, self.minimum = decay, minimum
+
+    def after(self, progress: mx.array) -> mx.array:
+        """1 - (1 - minimum) max(0, progress - 1 + decay) / decay."""
+        return 1 - (1 - self.minimum) * mx.maximum(progress - 1 + self.decay, 0) / self.decay
