@@ -81,6 +81,11 @@ class Vector:
         del self.update.owner[self.name]
 
 
+def elementwise(optimizer: optim.Optimizer) -> bool:
+    """Whether an optimizer treats every number alike; one of our own says so by an attribute of that name."""
+    return type(optimizer) in ELEMENTWISE or vars(type(optimizer)).get("elementwise", False)
+
+
 def vectors(network: Network) -> list[Vector]:
     """One for every parameter group that can be flattened."""
     found = []
@@ -98,6 +103,6 @@ def vectors(network: Network) -> list[Vector]:
                 for path, leaf in own.items() for array in state[path].values()
             )  # fmt: skip
             wide = all(leaf.dtype == mx.float32 for leaf in own.values())
-            if own and alone and like and wide and type(group.optimizer) in ELEMENTWISE:
+            if own and alone and like and wide and elementwise(group.optimizer):
                 found.append(Vector(update, index, network.name_of(update.model)))
     return found
