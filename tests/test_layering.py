@@ -35,6 +35,7 @@ FREE = (
     "benchmarks/eis_fit_impedance.py",
     "benchmarks/eis_network_torch.py",
     "benchmarks/eis_train_torch.py",
+    "benchmarks/puzzle_step_torch.py",
     "benchmarks/step_torch.py",
 )  # they are about a heavy module
 LONGEST = 300
