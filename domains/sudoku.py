@@ -32,20 +32,32 @@ def parse(line: str, number: int, side: int = 9) -> np.ndarray:
     return grid
 
 
-def read_numbered(path: str | Path, side: int = 9) -> tuple[np.ndarray, np.ndarray]:
-    """The grids (N, S) uint8 of a text file, plain or .gz, and their line numbers (N,) from 1; empty lines are skipped.
+def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
+    """The lines of a text file, plain or .gz, with their numbers from 1; empty ones are skipped.
 
-    UsageError for a file that can't be read or has no grid, or for the first line that is none.
+    UsageError for a file that can't be read or has none.
     """
     file = Path(path)
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        lines = [(number, line) for number, line in enumerate(raw.decode("latin-1").split("\n"), 1) if line.strip()]
-        if not lines:
-            raise UsageError(f"there is no line; needed: grids of {side * side} characters, one a line.")
-        grids = [parse(line, number, side) for number, line in lines]
-    except (OSError, EOFError, UsageError) as error:
+    except (OSError, EOFError) as error:
         raise UsageError(f"{file}: {error}") from error
+    lines = [(number, line) for number, line in enumerate(raw.decode("latin-1").split("\n"), 1) if line.strip()]
+    if not lines:
+        raise UsageError(f"{file}: there is no line; needed: grids of 16, 36 or 81 characters, one a line.")
+    return lines
+
+
+def read_numbered(path: str | Path, side: int = 9) -> tuple[np.ndarray, np.ndarray]:
+    """The grids (N, S) uint8 of a text file (see `numbered_lines`) and their line numbers (N,).
+
+    UsageError for a file that can't be read or has no grid, or for the first line that is none.
+    """
+    lines = numbered_lines(path)
+    try:
+        grids = [parse(line, number, side) for number, line in lines]
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     return np.stack(grids), np.array([number for number, _ in lines])
 
 

@@ -30,10 +30,10 @@ def moved(grids: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> np.ndarr
 def voted(answers: np.ndarray, trust: np.ndarray) -> np.ndarray:
     """Of answers (V, N, S) the most frequent for each puzzle (N, S); among equally frequent ones the most trusted.
 
-    trust (V, N): halting logits; an answer's is the mean over its voters. The first of equals wins.
+    trust (V, N): halting logits; an answer's is the sum over its voters. The first of equals wins.
     """
     same = (answers[:, None] == answers[None]).all(axis=-1)  # (V, V, N)
     count = same.sum(axis=1)
-    mean = np.where(same, trust[None], 0).sum(axis=1) / count
-    best = np.where(count == count.max(axis=0), mean, -np.inf).argmax(axis=0)
+    total = np.where(same, trust[None], 0).sum(axis=1)
+    best = np.where(count == count.max(axis=0), total, -np.inf).argmax(axis=0)
     return answers[best, np.arange(answers.shape[1])]

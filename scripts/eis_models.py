@@ -17,17 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, P
 import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 
 # isort: split
-import mlx.core as mx
 import mlx.nn as nn
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
 from runtime import device as devices
 from runtime.errors import UsageError
-from runtime.instantiate import build
-from runtime.trees import flatten
 from scripts.arguments import command, ends_in, parse, weights
-from training import checkpoint
+from training import checkpoint, exported
 from training.experiment import load_run
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
@@ -56,28 +53,18 @@ def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> E
     if str(given) in SHIPPED and not path.is_file():
         raise UsageError(f"no weights are shipped for {given} ({path} is missing): give a checkpoint instead.")
     file = checkpoint.find(path)
-    arrays, meta = checkpoint.load(file)
-    if meta.get("kind") == KIND:
-        model = build(meta["model"], plugins=tuple(meta["plugins"]))
-        model.load_weights([(name, array.astype(mx.float32)) for name, array in arrays.items()])
-        model.train(False)
-        mx.eval(model.parameters())
+    if (opened := exported.opened(file, KIND)) is not None:
+        model, meta = opened
         return EISParameterCompleter(ProbabilisticEISPredictor(model, **meta["trained_on"]))
-    if "config" not in meta:
-        raise UsageError(f"{file} is no run's checkpoint and no exported predictor.")
     run = load_run(file, ema, data=False)
     return EISParameterCompleter(ProbabilisticEISPredictor(usable(run.model), **trained_on(run.config)))
 
 
 def export(given: str | Path, out: str | Path, ema: bool | float = True) -> None:
-    """Writes the predictor of a run for use alone: weights in float16, model and training range, a checksum."""
+    """Writes the predictor of a run for use alone (training/exported.py) with its training range."""
     run = load_run(given, ema, data=False)
     usable(run.model)
-    arrays = {name: array.astype(mx.float16) for name, array in flatten(run.model.parameters()).items()}
-    node = OmegaConf.to_container(run.config.model, resolve=True)
-    plugins = list(run.config.plugins)
-    meta = {"kind": KIND, "model": node, "plugins": plugins, "trained_on": trained_on(run.config), "step": run.step}
-    checkpoint.save(Path(out), arrays, meta | {"source": run.info.get("provenance")})
+    exported.export(run, out, KIND, trained_on=trained_on(run.config))
 
 
 def usable(model: nn.Module) -> nn.Module:

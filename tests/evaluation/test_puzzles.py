@@ -98,6 +98,9 @@ def test_every_batch_has_one_shape_and_every_row_counts_once():
     assert [x.shape for x in objective.seen] == [(4, S)] * 3 and "exact_accuracy_10_3step" in found
     few = PuzzleAccuracy(count=3, quiet=True)(run_of(Scripted(by_blanks), Rows(9)))
     assert few["exact_accuracy_3_1step"] == pytest.approx(1 / 3)  # rows 0, 4 and 8: blanks 0, 4 and 3
+    named = Rows(9, sets=["a", "b", "b", "b", "b", "b", "b", "b", "a"])
+    few = PuzzleAccuracy(count=3, quiet=True)(run_of(Scripted(by_blanks), named))
+    assert few["exact_accuracy_a_2_3step"] == 1.0 and few["exact_accuracy_b_1_3step"] == 0.0
     assert [real for _, real in batches(Rows(10), np.arange(10), 4)] == [4, 4, 2]
 
 
@@ -136,7 +139,7 @@ def test_the_most_frequent_answer_wins_and_trust_breaks_ties():
 
     assert chosen((c, 9.0), (a, -3.0), (b, -1.0), (a, -2.0)) == [1, 2]
     assert chosen((a, -3.0), (b, -1.0)) == [1, 3] and chosen((a, -1.0), (b, -1.0)) == [1, 2]
-    assert chosen((a, 4.0), (b, 1.0), (a, -4.0), (b, 1.0)) == [1, 3]  # the mean trust, not the largest
+    assert chosen((a, 4.0), (b, 1.0), (a, -4.0), (b, 1.0)) == [1, 3]  # trust of all voters, not the largest
 
 
 def test_a_real_model_is_judged_by_its_own_rollout():

@@ -84,7 +84,7 @@ def test_damaged_foreign_and_missing_files_are_told(run, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no checkpoint at"):
         eis_models.load(tmp_path / "none.safetensors")
     checkpoint.save(out, {"a": mx.zeros(2)}, {"kind": "other"})
-    with pytest.raises(UsageError, match="no run's checkpoint and no exported predictor"):
+    with pytest.raises(UsageError, match="no run's checkpoint and no exported model of kind eis_predictor"):
         eis_models.load(out)
     monkeypatch.setitem(eis_models.SHIPPED, "series", tmp_path / "gone.safetensors")
     with pytest.raises(UsageError, match="no weights are shipped for series"):

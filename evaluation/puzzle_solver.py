@@ -1,0 +1,80 @@
+"""Solves puzzles with a trained recursive model: rows that are done leave the batch, and others take their places."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+Done = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""(puzzles' numbers (n,), their tokens (n, S), halting logits (n,)) -> which of them need no further step (n,)."""
+
+
+@dataclass
+class Solved:
+    """Tokens (N, S) of the last answers, their halting logits q (N,) and the supervision steps they took (N,)."""
+
+    tokens: np.ndarray
+    q: np.ndarray
+    steps: np.ndarray
+
+
+def never(rows: np.ndarray, tokens: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Every puzzle takes all its steps."""
+    return np.zeros(len(rows), bool)
+
+
+def halting(rows: np.ndarray, tokens: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """A puzzle is done once the model says so: its halting logit is positive."""
+    return q > 0
+
+
+class PuzzleSolver:
+    """Runs a recursive model (see models/recursive.py) on any number of puzzles, `batch` at once.
+
+    A puzzle's answer does not depend on the others, nor on `batch`, but for rounding. One step is compiled, for `batch`
+    rows; towards the end, where fewer puzzles are left, for halves of it.
+    """
+
+    def __init__(self, model: Any, batch: int):
+        self.model, self.batch = model, batch
+        self._step = mx.compile(self._stepped, inputs=[model.state])
+
+    def _stepped(self, x: mx.array, y: mx.array, z: mx.array, new: mx.array) -> tuple[mx.array, ...]:
+        starts = self.model.start(len(x))
+        y, z = (mx.where(new[:, None, None], start, state) for start, state in zip(starts, (y, z), strict=True))
+        y, z, logits, q = self.model(x, y, z)
+        return y, z, logits.argmax(axis=-1), q[:, 0]
+
+    def __call__(self, puzzles: np.ndarray, steps: int, done: Done = never, told: Callable[[int], Any] = int) -> Solved:
+        """Answers to puzzles (N, S) int32 after `steps` supervision steps, or once they are `done`.
+
+        told: gets the number of puzzles that have been finished, each time some are.
+        """
+        count = len(puzzles)
+        found = Solved(np.zeros_like(puzzles), np.zeros(count, np.float32), np.zeros(count, np.int64))
+        size = min(self.batch, count)
+        own: np.ndarray = np.full(size, -1)  # whose place it is; -1: nobody's
+        y, z = self.model.start(size)
+        following = 0
+        while following < count or (own >= 0).any():
+            free = np.flatnonzero(own < 0)[: count - following]
+            own[free] = np.arange(following, following + len(free))
+            following += len(free)
+            new: Any = np.isin(np.arange(size), free)
+            while size > 1 and (own >= 0).sum() <= size // 2:
+                size = -(-size // 2)
+                places = np.argsort(own < 0, kind="stable")[:size]
+                own, new, y, z = own[places], new[places], y[mx.array(places)], z[mx.array(places)]
+            y, z, tokens, q = self._step(mx.array(puzzles[own]), y, z, mx.array(new))
+            mx.eval(y, z, tokens, q)
+            live = own >= 0
+            rows = own[live]
+            found.tokens[rows], found.q[rows] = np.array(tokens)[live], np.array(q)[live]
+            found.steps[rows] += 1
+            ends = done(rows, found.tokens[rows], found.q[rows]) | (found.steps[rows] >= steps)
+            own[np.flatnonzero(live)[ends]] = -1
+            if ends.any():
+                told(int(ends.sum()))
+        return found

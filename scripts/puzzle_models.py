@@ -1,0 +1,84 @@
+"""Trained puzzle models: opened from a run, or from the small file that is made of it for use alone.
+
+usage: python scripts/puzzle_models.py checkpoint=outputs/sudoku out=models/weights/trm_sudoku.safetensors
+
+  checkpoint=PATH  a checkpoint or a run's folder (its newest)
+  out=PATH         the file to write: weights in 16 bits, the model's config, a checksum
+  ema=true         true: the first average kept; false: the plain weights; 0.999: the average of that decay
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
+
+import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
+
+# isort: split
+import mlx.nn as nn
+
+from runtime import device as devices
+from runtime.errors import UsageError
+from runtime.run import Run
+from scripts.arguments import command, ends_in, parse, weights
+from training import checkpoint, exported
+from training.experiment import load_run
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
+SHIPPED = {"sudoku": WEIGHTS / "trm_sudoku.safetensors"}
+KIND = "puzzle_model"  # in the metadata of a file for use alone
+
+
+@dataclass
+class Settings:
+    """The keys of the command line."""
+
+    checkpoint: str = "???"
+    out: str = "???"
+    ema: str = "true"
+
+
+def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> tuple[nn.Module, int]:
+    """The model in a run's checkpoint, in an exported file or a shipped one ("sudoku"), and its supervision steps.
+
+    device: auto, gpu or cpu. ema: of a run, True for the first average kept, a decay, or False for the plain weights.
+    Raises UsageError for a run of anything else, and where no weights are shipped.
+    """
+    devices.select(device)  # type: ignore[arg-type]  # it refuses other words
+    path = SHIPPED.get(str(given), Path(given))
+    if str(given) in SHIPPED and not path.is_file():
+        raise UsageError(f"no weights are shipped for {given} ({path} is missing): give a checkpoint instead.")
+    file = checkpoint.find(path)
+    if (opened := exported.opened(file, KIND)) is not None:
+        model, meta = opened
+        return model, meta["steps"]
+    run = load_run(file, ema, data=False)
+    return run.model, steps_of(run)
+
+
+def steps_of(run: Run) -> int:
+    """How many supervision steps a run was trained for; UsageError for one of anything but puzzles."""
+    objective: Any = run.objective
+    if not hasattr(objective, "rollout"):
+        raise UsageError(f"needed: a run of loss=act, a model of puzzles; this one's is {type(objective).__name__}.")
+    return objective.steps
+
+
+def export(given: str | Path, out: str | Path, ema: bool | float = True) -> None:
+    """Writes the model of a run for use alone (training/exported.py) with its number of supervision steps."""
+    run = load_run(given, ema, data=False)
+    exported.export(run, out, KIND, steps=steps_of(run))
+
+
+def work(arguments: list[str]) -> None:
+    """Exports one model and says how large the file is."""
+    given, _ = parse(arguments, Settings)
+    ends_in((".safetensors",), out=given.out)
+    export(given.checkpoint, given.out, weights(given.ema))
+    print(f"{given.out}: {Path(given.out).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(command(work, __doc__ or "", sys.argv[1:]))

@@ -1,0 +1,177 @@
+"""From lines to answers: what is printed and written, mistakes told by line, and exported models that open again."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from domains import sudoku
+from evaluation.puzzle_solver import Solved
+from evaluation.sudoku_answers import to_grids
+from losses.act import ACT
+from models.trm import TRM
+from runtime.errors import UsageError
+from runtime.op import Objective
+from runtime.run import Run
+from runtime.trees import flatten
+from scripts import puzzle_models, solve_puzzles
+from training import checkpoint
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"vocabulary": 6, "length": 16, "hidden": 16, "heads": 2, "high": 1, "low": 1, "mixer": "mlp", "prefix": 0}
+FOUR = ["1000004003000020", "0234301221004300"]  # checked below: one solution each
+
+
+def run_of(model, objective=None):
+    config = OmegaConf.create({"model": {"_target_": "models.trm.TRM", **SIZES}, "plugins": []})
+    return Run(config, model, objective or ACT(steps=4), None, step=7)
+
+
+@pytest.fixture(scope="module")
+def small():
+    mx.random.seed(1)
+    model = TRM(**SIZES)
+    mx.eval(model.parameters())
+    return model
+
+
+@pytest.fixture(scope="module")
+def file(small, tmp_path_factory):
+    """An exported model of random weights: its answers are no solutions."""
+    out = tmp_path_factory.mktemp("model") / "small.safetensors"
+    puzzle_models.exported.export(run_of(small), out, puzzle_models.KIND, steps=4)
+    return out
+
+
+class Exact:
+    """Stands for a perfect model, in the place of PuzzleSolver; its answers take two steps."""
+
+    def __init__(self, model, batch):
+        self.batch = batch
+
+    def __call__(self, tokens, steps, done, told=int):
+        told(len(tokens))
+        answers = sudoku.solve(to_grids(tokens))[0].astype(np.int32) + 1
+        return Solved(answers, np.ones(len(tokens), np.float32), np.full(len(tokens), 2))
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "puzzles.txt"
+    grids = np.stack([sudoku.parse(line, 1, 4) for line in FOUR])
+    assert sudoku.solve(grids)[1].tolist() == [1, 1]
+    path.write_text(f"{FOUR[0]}\n\n{FOUR[1].replace('0', '.')}\n")
+    return path
+
+
+def test_answers_are_printed_by_line_and_written(file, lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(solve_puzzles, "PuzzleSolver", Exact)
+    answers = [sudoku.text(grid) for grid in sudoku.solve(sudoku.read(lines, 4))[0]]
+    out = tmp_path / "answers.csv"
+    assert solve_puzzles.main([f"checkpoint={file}", f"puzzles={lines}", f"out={out}", "device=cpu", "show=true"]) == 0
+    printed = capsys.readouterr().out
+    assert f"line 1: {answers[0]} valid, 2 steps\n" in printed and f"line 3: {answers[1]} valid, 2 steps\n" in printed
+    first = answers[0]
+    assert f"{first[0]} {first[1]} | {first[2]} {first[3]}\n" in printed and "----+----" in printed
+    assert "2 of 2 valid (100.0%), 2.00 steps a puzzle" in printed and "puzzles/s" in printed
+    with out.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["line"] for row in rows] == ["1", "3"] and [row["puzzle"] for row in rows] == FOUR
+    assert [row["answer"] for row in rows] == answers and {row["valid"] for row in rows} == {"1"}
+    text = tmp_path / "answers.txt"
+    assert solve_puzzles.main([f"checkpoint={file}", f"puzzles={lines}", f"out={text}", "device=cpu"]) == 0
+    assert text.read_text().split() == answers
+
+
+def test_an_untrained_model_gives_invalid_answers_and_says_why(file, lines, capsys):
+    assert solve_puzzles.main([f"checkpoint={file}", f"puzzles={lines}", "steps=3", "vote=2", "device=cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "0 of 2 valid (0.0%), 6.00 steps a puzzle" in printed  # two tries of three steps
+    assert printed.count("invalid, ") == 2 and "breaks a rule" in printed
+
+
+def test_every_bad_line_is_named_and_nothing_is_done(file, tmp_path, capsys):
+    path, out = tmp_path / "bad.txt", tmp_path / "out.txt"
+    none = "11" + "0" * 14
+    path.write_text("\n".join([FOUR[0], FOUR[1][:15], "x" + FOUR[1][1:], none, "0" * 16, "5" + FOUR[1][1:]]) + "\n")
+    assert solve_puzzles.main([f"checkpoint={file}", f"puzzles={path}", f"out={out}", "device=cpu"]) == 2
+    said = capsys.readouterr()
+    wanted = ["line 2 has 15 characters; needed: 16", "line 3 has 'x' at character 1", "line 4 has no solution",
+              "line 5 has two solutions or more", "line 6 has '5' at character 1", "error: "]  # fmt: skip
+    told = said.err.splitlines()
+    assert len(told) == 6 and all(text in line for text, line in zip(wanted, told, strict=True))
+    assert "5 of 6 lines can't be solved" in told[-1] and said.out == "" and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["puzzles=nowhere.txt"], "nowhere.txt"),
+        ([], "puzzles is missing"),
+        (["puzzles=p", "out=answers.json"], "ends in .txt or .csv"),
+        (["puzzles=p", "steps=0"], "steps must be at least 1"),
+        (["puzzles=p", "vote=0"], "vote must be at least 1"),
+        (["puzzles=p", "halt=q"], "rules, model, never, got 'q'"),
+    ],
+    ids=str,
+)
+def test_mistakes_cost_one_sentence_and_status_2(file, lines, arguments, said, capsys):
+    given = [text if text != "puzzles=p" else f"puzzles={lines}" for text in arguments]
+    assert solve_puzzles.main([f"checkpoint={file}", "device=cpu", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+
+
+def test_help_names_every_key(capsys):
+    assert solve_puzzles.main(["--help"]) == 0
+    keys = [line.split("=")[0].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert set(solve_puzzles.Settings.__dataclass_fields__) <= set(keys)
+
+
+def test_a_model_of_other_puzzles_is_refused():
+    with pytest.raises(UsageError, match="a model of Sudokus .* TRM is for 900 tokens"):
+        solve_puzzles.side_of(TRM(12, 900, hidden=16, heads=2))
+    assert solve_puzzles.side_of(TRM(8, 36, hidden=16, heads=2)) == 6
+
+
+def test_an_exported_file_holds_the_weights_in_16_bits_and_the_steps(small, file):
+    model, steps = puzzle_models.load(file, "cpu")
+    assert steps == 4 and isinstance(model, TRM) and not model.training
+    own = flatten(small.parameters())
+    assert flatten(model.parameters()).keys() == own.keys()
+    for name, array in flatten(model.parameters()).items():
+        assert array.dtype == mx.float32
+        np.testing.assert_array_equal(np.array(array), np.array(own[name]).astype(np.float16), name)
+    assert file.stat().st_size < 2 * sum(array.size for array in own.values()) + 4096
+    assert checkpoint.load(file)[1]["step"] == 7
+
+
+def test_what_is_no_puzzle_model_is_told(small, file, tmp_path, monkeypatch):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(file.read_bytes()[:-4] + b"0123")
+    with pytest.raises(UsageError, match="damaged"):
+        puzzle_models.load(damaged, "cpu")
+    other = tmp_path / "other.safetensors"
+    checkpoint.save(other, {"a": mx.zeros(2)}, {"kind": "eis_predictor"})
+    with pytest.raises(UsageError, match="no exported model of kind puzzle_model"):
+        puzzle_models.load(other, "cpu")
+    monkeypatch.setitem(puzzle_models.SHIPPED, "sudoku", tmp_path / "gone.safetensors")
+    with pytest.raises(UsageError, match="no weights are shipped for sudoku"):
+        puzzle_models.load("sudoku", "cpu")
+    with pytest.raises(UsageError, match="a run of loss=act, a model of puzzles; this one's is Objective"):
+        puzzle_models.steps_of(run_of(small, Objective()))
+    large = TRM(**SIZES)
+    large.head = large.head + 1e5
+    with pytest.raises(UsageError, match="head are not finite in 16 bits"):
+        puzzle_models.exported.export(run_of(large), other, puzzle_models.KIND)
+
+
+def test_it_runs_as_a_file_from_any_folder(file, lines, tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "solve_puzzles.py", f"checkpoint={file}", f"puzzles={lines}"]
+    done = subprocess.run([*command, "device=cpu"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "0 of 2 valid" in done.stdout, done.stderr
