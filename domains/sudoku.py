@@ -122,6 +122,18 @@ def shuffled(puzzle: np.ndarray, solution: np.ndarray, rng: np.random.Generator)
     return apply(puzzle[None], cells, digits)[0], apply(solution[None], cells, digits)[0]
 
 
+def tokens(grids: np.ndarray) -> np.ndarray:
+    """Grids (N, S) as a network reads them: digit + 1, so 1 is a blank cell; 0 would fill up and does not occur."""
+    return grids + np.uint8(1)
+
+
+def augmented(x: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Puzzles and solutions in tokens (N, S), each pair after a random symmetry of its own."""
+    cells, order = symmetries(len(x), side_of(x.shape[1]), rng)
+    order = np.concatenate([np.zeros((len(x), 1), order.dtype), order + 1], axis=1)
+    return apply(x, cells, order), apply(label, cells, order)
+
+
 def invariant(puzzles: np.ndarray) -> np.ndarray:
     """Hashes (N,) uint64 of puzzles (N, S) that are equal for puzzles equal up to symmetry.
 

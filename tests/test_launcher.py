@@ -159,11 +159,12 @@ def two_steps(folder, *overrides):
 
 
 ELSEWHERE = ("gpt", "transformer", "cvae", "dcgan")  # test_launcher_models.py
+PUZZLES = ("trm", "hrm", "act", "sudoku")  # test_launcher_puzzles.py
 CASES = [
     (group, option)
     for group in groups()
     for option in options(group)
-    if group not in ("evaluation", "experiment", "debug") and not option.startswith(ELSEWHERE)
+    if group not in ("evaluation", "experiment", "debug") and not option.startswith(ELSEWHERE + PUZZLES)
 ]
 
 

@@ -1,0 +1,55 @@
+"""Options of puzzle models, on tiny data: each composes, builds and takes two steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import launcher
+from dataloaders.puzzle_files import Split, write
+from domains.sudoku import tokens
+from domains.sudoku_generator import generated
+from scripts.compose import compose, groups, options
+from tests.test_launcher import PUZZLES, TINY
+
+SMALL = ["loss=act", "loss.steps=2", "model.hidden=16", "model.heads=2", "model.prefix=1", "batch_size=4"]
+FOLDERS = {4: "data/sudoku4", 6: "data/sudoku6", 9: "data/sudoku_hard"}
+
+
+@pytest.fixture(scope="session")
+def sudokus():
+    """12 training and 5 test puzzles of each side."""
+    made = {side: generated(17, side, np.random.default_rng(side), side * side // 2) for side in FOLDERS}
+    return {side: [tokens(part) for part in pair] for side, pair in made.items()}
+
+
+@pytest.fixture
+def data(sudokus, tmp_path, monkeypatch):
+    """The sets in data/, in the folder the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    for side, (puzzles, solutions) in sudokus.items():
+        test = Split(puzzles[12:], solutions[12:], sets=["easy", "easy", "hard", "hard", "hard"])
+        splits = {"train": Split(puzzles[:12], solutions[:12]), "test": test}
+        write(Path(FOLDERS[side]), splits, side + 2)
+    return tmp_path
+
+
+def two_steps(folder, *overrides):
+    overrides = [*TINY, *overrides]
+    return launcher.train(compose(overrides), folder / "t", overrides)
+
+
+CASES = [(g, o) for g in groups() for o in options(g) if g not in ("experiment", "debug") and o.startswith(PUZZLES)]
+
+
+@pytest.mark.parametrize(("group", "option"), CASES, ids=lambda x: x)
+def test_every_option_takes_two_steps(group, option, data):
+    base = {"dataloaders": "sudoku4", "model": "trm", "loss": "act", "evaluation": "none"} | {group: option}
+    summary = two_steps(data, *SMALL, *(f"{key}={value}" for key, value in base.items()))
+    assert summary.steps == 2
+
+
+def test_the_evaluation_tells_the_sets_apart(data):
+    summary = two_steps(data, *SMALL, "dataloaders=sudoku", "model=trm_mlp", "evaluation=puzzles", "eval_every=2s")
+    names = [name for name in summary.latest if "exact_accuracy" in name]
+    assert any("easy" in name for name in names) and any("hard" in name for name in names)
