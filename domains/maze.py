@@ -86,9 +86,9 @@ def _levels(free: np.ndarray, begin: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def drawn(
-    count: int, side: int, shortest: int, rng: np.random.Generator, walls: tuple[float, float] = (0.3, 0.5)
-) -> np.ndarray:
-    """Random mazes (count, S) whose goal is at least `shortest` moves away from the start.
+    side: int, shortest: int, rng: np.random.Generator, walls: tuple[float, float] = (0.3, 0.5)
+) -> Iterator[np.ndarray]:
+    """Random mazes without end, (n, S) at a time, whose goal is at least `shortest` moves away from the start.
 
     A maze's share of walls is uniform in `walls`, each cell is one with that chance, the start is any open cell and
     the goal any of those far enough; a maze that has none is drawn anew. Maze-Hard is of side 30 and 110 moves. To draw
@@ -100,13 +100,13 @@ def drawn(
             f"mazes need a side from 2 to {LARGEST}, a path of 1 to side^2 - 1 moves and shares of walls from 0 up to "
             f"1, got side {side}, {shortest} moves, walls {walls[0]} to {walls[1]}."
         )
-    found, tried = [np.empty((0, side * side), np.uint8)], 0
-    while sum(map(len, found)) < count:
-        found.append(_tried(CHUNK, side, shortest, rng, walls))
-        tried += CHUNK
-        if tried > 1_000_000 and not any(map(len, found)):
-            raise UsageError(f"a million random mazes of side {side} had no path of {shortest} moves; ask for less.")
-    return np.concatenate(found)[:count]
+    in_vain = 0
+    while in_vain < 1_000_000:
+        mazes = _tried(CHUNK, side, shortest, rng, walls)
+        in_vain = 0 if len(mazes) else in_vain + CHUNK
+        if len(mazes):
+            yield mazes
+    raise UsageError(f"a million random mazes of side {side} had no path of {shortest} moves; ask for less.")
 
 
 def _tried(count: int, side: int, shortest: int, rng: np.random.Generator, walls: tuple[float, float]) -> np.ndarray:
@@ -135,15 +135,17 @@ def canonical(maze: np.ndarray) -> bytes:
     return min(dihedral.transformed(grid, index).tobytes() for index in range(dihedral.COUNT))
 
 
-def shuffled(mazes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Mazes (N, S), each under a random symmetry of the square, and their labels (N, S)."""
+def augmented(mazes: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Mazes (N, S) and their labels, each under a random symmetry of the square with the label that the rule gives."""
     side = side_of(mazes.shape[1])
-    moved, chosen = mazes.copy(), rng.integers(dihedral.COUNT, size=len(mazes))
+    moved, new, chosen = mazes.copy(), labels.copy(), rng.integers(dihedral.COUNT, size=len(mazes))
     for index in range(1, dihedral.COUNT):
         own = chosen == index
         grids = dihedral.transformed(mazes[own].reshape(-1, side, side), index)
         moved[own] = grids.reshape(-1, side * side)
-    return moved, solve(moved)[0]
+    turned = chosen > 0
+    new[turned] = solve(moved[turned])[0]
+    return moved, new
 
 
 def shortest(mazes: np.ndarray, answers: np.ndarray) -> np.ndarray:

@@ -36,7 +36,13 @@ def searched(cells):
 
 
 def some(count=60, side=9, shortest=6, seed=0, walls=(0.1, 0.4)):
-    return maze.drawn(count, side, shortest, np.random.default_rng(seed), walls)
+    batches, found = (
+        maze.drawn(side, shortest, np.random.default_rng(seed), walls),
+        np.empty((0, side * side), np.uint8),
+    )
+    while len(found) < count:
+        found = np.concatenate([found, next(batches)])
+    return found[:count]
 
 
 def test_labels_are_those_of_a_breadth_first_search_that_looks_down_left_right_up():
@@ -49,13 +55,16 @@ def test_labels_are_those_of_a_breadth_first_search_that_looks_down_left_right_u
 
 def test_of_equally_short_paths_the_order_decides_by_hand():
     mazes = np.stack([grid("S  ", "   ", "  G"), grid("  S", "   ", "G  "), grid("G  ", "   ", "  S"),
+                      grid(" S ", " # ", " G "), grid("  G", "   ", "S  "),
                       grid("SG ", "###", "   "), grid("S# ", "###", "  G")])  # fmt: skip
     labels, moves = maze.solve(mazes)
     assert (labels[0] == grid("S  ", "o  ", "ooG")).all()  # down before right
     assert (labels[1] == grid("  S", "  o", "Goo")).all()  # down before left
     assert (labels[2] == grid("G  ", "o  ", "ooS")).all()  # left before up
-    assert (labels[3:] == mazes[3:]).all()
-    assert moves.tolist() == [4, 4, 4, 1, 0]
+    assert (labels[3] == grid("oS ", "o# ", "oG ")).all()  # left before right
+    assert (labels[4] == grid("  G", "  o", "Soo")).all()  # right before up
+    assert (labels[5:] == mazes[5:]).all()
+    assert moves.tolist() == [4, 4, 4, 4, 4, 1, 0]
 
 
 def test_drawn_mazes_have_far_goals_the_share_of_walls_and_are_seeded():
@@ -82,9 +91,9 @@ def test_the_canonical_form_is_shared_by_the_eight_images_only():
     assert len({maze.canonical(cells) for cells in mazes}) == 30
 
 
-def test_shuffled_mazes_are_images_of_theirs_with_labels_of_the_same_rule():
+def test_augmented_mazes_are_images_of_theirs_with_labels_of_the_same_rule():
     mazes = some(80)
-    moved, labels = maze.shuffled(mazes, np.random.default_rng(3))
+    moved, labels = maze.augmented(mazes, maze.solve(mazes)[0], np.random.default_rng(3))
     assert [maze.canonical(cells) for cells in moved] == [maze.canonical(cells) for cells in mazes]
     assert all((label == searched(cells)).all() for label, cells in zip(labels, moved, strict=True))
     images = np.stack([dihedral.transformed(mazes.reshape(-1, 9, 9), index).reshape(-1, 81) for index in range(8)])
@@ -103,7 +112,7 @@ def test_shortest_accepts_other_shortest_paths_and_nothing_else():
     cells = grid("S  ", " # ", "  G")
     right = [("Soo", " #o", "  G"), ("S  ", "o# ", "ooG")]
     wrong = [("S  ", " # ", "  G"), ("Soo", " #o", "o G"), ("Soo", "o#o", "ooG"), ("Soo", " oo", "  G"),
-             ("Soo", " #o", "  o"), ("ooo", " #o", "  G"), ("So ", " #o", "  G")]  # fmt: skip
+             ("Soo", " #o", "  o"), ("ooo", " #o", "  G"), ("So ", "o#o", "  G")]  # fmt: skip
     answers = np.stack([grid(*lines) for lines in (*right, *wrong)])
     assert maze.shortest(np.tile(cells, (9, 1)), answers).tolist() == [True] * 2 + [False] * 7
     long = grid("Soo ", "## o", "G##o", "oooo")
@@ -115,8 +124,8 @@ def test_shortest_accepts_other_shortest_paths_and_nothing_else():
 def test_impossible_wishes_name_what_is_needed():
     rng = np.random.default_rng(0)
     with pytest.raises(UsageError, match="side from 2 to 32.*got side 33, 10 moves"):
-        maze.drawn(1, 33, 10, rng)
+        next(maze.drawn(33, 10, rng))
     with pytest.raises(UsageError, match="got 8 cells"):
         maze.solve(np.zeros((1, 8), np.uint8))
     with pytest.raises(UsageError, match="had no path of 15 moves"):
-        maze.drawn(1, 4, 15, rng, (0.0, 0.0))
+        next(maze.drawn(4, 15, rng, (0.0, 0.0)))
