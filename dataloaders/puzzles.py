@@ -16,10 +16,7 @@ from runtime.op import NumpyBatch
 IGNORED = -100  # a label that is not judged
 FINGERPRINT_ROWS = 4096
 Augmentation = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "sudoku": sudoku.augmented,
-    "maze": lambda x, label, rng: maze.shuffled(x, rng),  # labels follow from the mazes
-}
+AUGMENTATIONS: dict[str, Augmentation] = {"sudoku": sudoku.augmented, "maze": maze.augmented}
 
 
 class Puzzles(Source):
@@ -107,8 +104,11 @@ class Puzzles(Source):
         label = label.astype(np.int32)
         if self._ignored is not None:
             label[label == self._ignored] = IGNORED
-        puzzles = np.searchsorted(self._puzzles, indices, side="right") - 1
-        return {"x": x.astype(np.int32), "label": label, "puzzle": self._own[puzzles].astype(np.int32)}
+        return {"x": x.astype(np.int32), "label": label, "puzzle": self.identifier(indices)}
+
+    def identifier(self, indices: np.ndarray) -> np.ndarray:
+        """The identifiers (n,) int32 of rows."""
+        return self._own[np.searchsorted(self._puzzles, indices, side="right") - 1].astype(np.int32)
 
     def fingerprint(self) -> str:
         """A hash of the settings and of at most 4096 evenly spaced rows."""
