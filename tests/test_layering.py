@@ -26,6 +26,7 @@ ONLY_IN = {
 }
 HEAVY = {"optuna", "matplotlib", "scipy", "ot", "PIL", "torch", "torchvision", "cleanfid", "modal", "trackio"}
 FREE = (
+    "scripts/remote/modal_backend.py",
     "training/tracking.py",
     "scripts/trackio_delete.py",
     "benchmarks/augment_fastestimator.py",

@@ -97,15 +97,22 @@ def checksum(arrays: dict[str, mx.array], text: str) -> str:
 
 
 def provenance() -> dict[str, str]:
-    """The git commit (with "+" where the tree is changed) and the versions that matter to a result."""
-    here = Path(__file__).resolve().parent
-    said = subprocess.run(
-        ["git", "-C", here, "describe", "--always", "--dirty=+", "--abbrev=12"], capture_output=True, text=True
-    )
+    """The git commit (with "+" where the tree is changed) and the versions that matter to a result.
+
+    A copy without git, such as a container's, is told the commit by $MLX_LAB_GIT.
+    """
     names = ("mlx", "numpy", "hydra-core", "omegaconf", "trackio")
-    return {"git": said.stdout.strip() or "unknown", "python": platform.python_version()} | {
+    return {"git": os.environ.get("MLX_LAB_GIT") or _commit(), "python": platform.python_version()} | {
         n: version(n) for n in names
     }
+
+
+def _commit() -> str:
+    command = ["git", "-C", Path(__file__).resolve().parent, "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except FileNotFoundError:  # no git here
+        return "unknown"
 
 
 def _sync(path: Path) -> None:

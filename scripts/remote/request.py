@@ -1,7 +1,6 @@
 """One run to be sent away: everything about it that can be checked on this machine, checked."""
 
 import hashlib
-import importlib.util
 import json
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from runtime.errors import UsageError
 from scripts.compose import compose, run_name_of
 from scripts.remote.options import Options
+from scripts.remote.spec import place_of
 
 FOLDERS = ("data", "outputs")  # of the working directory, here and on the volume
 NAMES = ("root", "folder", "file", "weights", "cache", "init_from")  # keys whose text is a path
@@ -50,8 +50,7 @@ def prepare(overrides: list[str], options: Options) -> Request:
     if config.output_dir != "outputs":
         raise UsageError(f"on Modal runs stand in outputs/ of the volume; leave out output_dir={config.output_dir}.")
     for plugin in config.plugins:
-        if importlib.util.find_spec(plugin) is None:
-            raise UsageError(f"plugins names {plugin!r}, which can't be imported here; install it or correct the name.")
+        place_of(plugin)
     paths = needed(OmegaConf.to_container(config))
     if not options.data_on_volume:
         missing(paths)

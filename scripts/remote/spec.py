@@ -1,5 +1,6 @@
 """What Modal is told about a function, as plain data: `build_spec` decides, modal_backend.py only passes it on."""
 
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -14,6 +15,7 @@ SOURCE, MOUNT = "/root", "/vol"  # where the repository and the volume stand in 
 PYTHON = "3.11"
 FILES = ("launcher.py", "pyproject.toml", "constraints.txt")
 BESIDE = ("benchmarks",)  # folders that run there but are no part of the installed package
+UNSENT = ("__pycache__", "*.pyc", ".*")  # names of files and folders that stay here
 EXTRA = "cuda"  # of pyproject.toml; the image's CUDA is the option's
 
 
@@ -24,7 +26,7 @@ def build_spec(options: Options, job: dict[str, Any], extras: tuple[str, ...] = 
     extras: of pyproject.toml, to be installed too. plugins: the user's own packages, sent along.
     """
     return {
-        "app": f"mlx-lab {job['name']}",
+        "app": f"mlx-lab-{job['name']}"[:64],
         "image": {
             "base": "debian_slim",
             "python_version": PYTHON,
@@ -77,11 +79,23 @@ def folders() -> list[str]:
     return sorted(name for name in (*names, *BESIDE) if (ROOT / name).is_dir())
 
 
+def place_of(plugin: str) -> Path:
+    """The folder or file of a user's package; UsageError where there is none."""
+    found = importlib.util.find_spec(plugin)
+    if found is not None and found.submodule_search_locations:
+        return Path(next(iter(found.submodule_search_locations)))
+    if found is None or found.origin is None:
+        raise UsageError(f"plugins names {plugin!r}, which can't be imported here; install it or correct the name.")
+    return Path(found.origin)
+
+
 def revision() -> str:
     """The commit of the source that is sent, with "+" where it is changed, or "unknown"."""
-    said = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty=+", "--abbrev=12"],
-                          capture_output=True, text=True)  # fmt: skip
-    return said.stdout.strip() or "unknown"
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except FileNotFoundError:  # no git here
+        return "unknown"
 
 
 def _plain(name: str) -> str:

@@ -25,7 +25,7 @@ def test_the_function():
         "serialized": False, "retries": {"max_retries": 2, "initial_delay": 10.0, "backoff_coefficient": 2.0},
     }  # fmt: skip
     assert made["volumes"] == {"/vol": {"name": "v", "create_if_missing": True, "version": 2}}
-    assert made["secrets"] == ["s"] and made["arguments"] == {"job": JOB} and made["app"] == "mlx-lab x"
+    assert made["secrets"] == ["s"] and made["arguments"] == {"job": JOB} and made["app"] == "mlx-lab-x"
     assert json.loads(json.dumps(made)) == made
 
 
@@ -72,7 +72,7 @@ def test_a_typo_costs_less_than_three_seconds_and_imports_neither_mlx_nor_modal(
 def test_a_dry_run_prints_the_spec_and_sends_nothing(tmp_path):
     done = launch(tmp_path, "run_name=x", "--gpu", "H100:2", "--dry-run", "epochs=3")
     shown = json.loads(done.stdout)
-    assert done.returncode == 0 and "of H100:2 the others would stay idle" in done.stderr
+    assert done.returncode == 0 and "of H100:2 the others stay idle" in done.stderr
     assert shown["function"]["gpu"] == "H100:2"
     assert shown["arguments"]["job"]["command"] == ["launcher.py", "run_name=x", "epochs=3"]
     assert shown["image"]["uv_pip_install"] == pins()
