@@ -5,6 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts.remote.options import Options
@@ -89,7 +90,7 @@ def saved(volume: FakeVolume) -> bool:
 def weights(store: Path) -> list[bytes]:
     arrays, meta = load(store / "outputs/t/checkpoints/step_00000100.safetensors")
     assert meta["step"] == 100
-    return [bytes(memoryview(array)) for _, array in sorted(arrays.items())]
+    return [np.array(array).tobytes() for _, array in sorted(arrays.items())]
 
 
 @pytest.fixture(scope="module")
