@@ -32,8 +32,18 @@ class Tracker:
         if resume:
             self.run_id, self.step, self.values = resume["run_id"], resume["step"], dict(resume["values"])
             self._truncate(before=self.step)
-        if not self.enabled:
-            return
+        if self.enabled:
+            self._open()
+
+    def replay(self, run_id: str | None) -> None:
+        """Makes trackio's rows of a run those of its metrics.jsonl, which another machine wrote; closes both."""
+        self.run_id, self.step = run_id, 0
+        if self.enabled:
+            self._open()
+        self.finish()
+
+    def _open(self) -> None:
+        """Opens the trackio run, that of `run_id` or a new one."""
         import trackio
 
         config = {key.lstrip("_"): value for key, value in self.config.items()}
@@ -46,7 +56,9 @@ class Tracker:
             self._run.id = self.run_id  # trackio resumes by name, and another run may bear this one's
             self._reconcile()
         self.run_id = self._run.id
-        (self.folder / "trackio_run.json").write_text(json.dumps(self.run_id))
+        told = self.folder / "trackio_run.json"
+        if not told.exists() or told.read_text() != json.dumps(self.run_id):
+            told.write_text(json.dumps(self.run_id))
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Adds values to the row of `step`; a later step than the open row's closes that row."""
@@ -110,8 +122,8 @@ class Tracker:
             database.execute("DELETE FROM metrics WHERE run_id = ? AND step >= ?", (self.run_id, self.step))
             have = {row[0] for row in database.execute("SELECT step FROM metrics WHERE run_id = ?", (self.run_id,))}
             database.commit()
-        for line in (self.folder / "metrics.jsonl").read_text().splitlines():
-            row = json.loads(line)
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        for row in [json.loads(line) for line in lines if line.endswith("}")]:  # the last may have been cut in a copy
             if row["step"] not in have:
                 values = {key: value for key, value in row.items() if key not in ("step", "time")}
                 self._run.log(self._media(values), step=row["step"])

@@ -70,12 +70,12 @@ def split(arguments: list[str]) -> tuple[str, Options, list[str]]:
         gpu=gpu(given.gpu if given.gpu is not None else standard.gpu),
         timeout=timeout(given.timeout if given.timeout is not None else str(standard.timeout)),
         retries=_whole("--retries", given.retries, standard.retries, 10),
-        cuda=_cuda(given.cuda if given.cuda is not None else standard.cuda),
+        cuda=cuda(given.cuda if given.cuda is not None else standard.cuda),
         detach=given.detach,
         dry_run=given.dry_run,
         data_on_volume=given.data_on_volume,
-        volume=_name("--volume", given.volume if given.volume is not None else standard.volume),
-        secrets=tuple(_name("--secret", text) for text in given.secret),
+        volume=name("--volume", given.volume if given.volume is not None else standard.volume),
+        secrets=tuple(name("--secret", text) for text in given.secret),
     )
     return backend, options, rest
 
@@ -111,13 +111,15 @@ def _whole(flag: str, text: str | None, standard: int, most: int) -> int:
     return int(text)
 
 
-def _cuda(text: str) -> str:
+def cuda(text: str) -> str:
+    """A version of CUDA; UsageError for another than MLX is built for."""
     if text not in CUDA:
         raise UsageError(f"--cuda must be one of {', '.join(CUDA)} (12 for drivers before 580), got {text!r}.")
     return text
 
 
-def _name(flag: str, text: str) -> str:
+def name(flag: str, text: str) -> str:
+    """A name as Modal takes it; UsageError that names the flag for another."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
         raise UsageError(f'{flag} must be made of letters, digits, ".", "_" and "-", got {text!r}.')
     return text

@@ -43,8 +43,10 @@ def upload(volume: Volume, path: str, say: Callable[[str], None] = print) -> int
             volume.upload({file.as_posix(): file for file in batch})
             sent += len(batch)
             say(f"{path}: {sent} of {len(new)} files sent")
-    except OSError as error:
-        said = f"{path}: {error} after {sent} of {len(new)} files; the same command goes on from there."
+    except (OSError, UsageError) as error:
+        said = (
+            f"{path}: {str(error).rstrip('.')} after {sent} of {len(new)} files; the same command goes on from there."
+        )
         raise UsageError(said) from error
     return sent
 

@@ -72,3 +72,24 @@ def test_after_a_kill_both_records_are_made_whole(tmp_path, damage):
     assert record(folder) == WANT == dashboard(two)
     if damage == "another run of that name":
         assert [step for step, _ in dashboard(other)] == [1, 2]
+
+
+def test_the_record_of_another_machine_is_taken_as_it_is_however_often(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    rows = [{"step": step, "time": 1.0, "loss": 1.0 / step, "rate": 0.5} for step in range(1, 9)]
+
+    def replay(rows, rest=""):
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + rest)
+        home = tracker(folder, "from-afar")
+        home.replay("run-of-another-machine")
+        return dashboard(home)
+
+    assert replay(rows[:5], rest='{"step": 6, "lo') == WANT[:5]
+    assert replay(rows) == WANT == replay(rows)
+    changed = [
+        *rows[:6],
+        rows[6] | {"loss": 3.0},
+    ]  # resumed there from step 6: step 7 came out otherwise, 8 is still due
+    assert replay(changed) == [*WANT[:6], (7, {"loss": 3.0, "rate": 0.5})]
+    assert json.loads((folder / "trackio_run.json").read_text()) == "run-of-another-machine"
