@@ -26,7 +26,7 @@ def fid(provider: Provider, given: Given) -> None:
     status_of(volume, run)
     if not saved(volume, run):
         raise UsageError(f"{run} has no checkpoint yet.")
-    asked = dict(text.partition("=")[::2] for text in given.rest)
+    asked = {text.partition("=")[0]: text.partition("=")[2] for text in given.rest}
     evaluation = asked.setdefault("evaluation", "fid")
     if evaluation not in options_of("evaluation"):
         raise UsageError(f"evaluation={evaluation} does not exist; all: {', '.join(options_of('evaluation'))}.")
@@ -34,7 +34,7 @@ def fid(provider: Provider, given: Given) -> None:
         raise UsageError("FID needs Inception's weights: evaluation.features.weights=data/..., see docs/modal.md.")
     config: Any = OmegaConf.create(b"".join(volume.read(f"outputs/{run}/config.yaml")).decode())
     data: Any = OmegaConf.to_container(config.dataloaders)
-    reads = needed([data, {key.split(".")[-1]: text for key, text in asked.items()}])
+    reads = needed([data, {key.rpartition(".")[2]: text for key, text in asked.items()}])
     for path in reads:
         if Path(path).exists():
             upload(volume, path)
