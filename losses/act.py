@@ -57,6 +57,7 @@ class ACT(Objective):
     carry = CARRY
     metrics = METRICS
     extras = (*METRICS, *CARRY)
+    identifier = "puzzle"
 
     def __init__(self, steps: int = 16, exploration: float = 0.1, q_continue: bool = False, softmax: bool = False):
         if steps < 1:
@@ -79,6 +80,12 @@ class ACT(Objective):
         carry = {"y": y, "z": z, "steps": mx.zeros(count, mx.int32), "halted": mx.ones(count, mx.bool_)}
         carry |= {name: mx.zeros_like(batch[name]) for name in DATA}
         return {f"carry_{name}": mx.contiguous(array) for name, array in carry.items()}
+
+    def ids(self, data: Batch) -> mx.array:
+        """The puzzles (B,) that a step works on: those carried, new ones where rows have halted."""
+        if "carry_puzzle" not in data:
+            return data["puzzle"]
+        return rows_where(data["carry_halted"], data["puzzle"], data["carry_puzzle"])
 
     def __call__(self, model, batch: Batch, ctx: Context) -> tuple[mx.array, Batch]:
         """Loss in float32; the metrics, and in training the new carry."""
@@ -148,7 +155,8 @@ class ACT(Objective):
         if self._stepper is None or self._stepper[0] is not model:
             self._stepper = (model, mx.compile(self._step(model), inputs=[model.state]))
         y, z = model.start(len(batch["x"]))
-        rows = [batch["rows"]] if "rows" in batch else []
+        table = getattr(model, "table", None)
+        rows = [] if table is None else [table[batch["puzzle"]]]
         for _ in range(self.steps if steps is None else steps):
             y, z, found, q = self._stepper[1](batch["x"], y, z, *rows)
             mx.eval(y, z, found, q)  # else the graphs of all steps are in memory at once

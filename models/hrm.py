@@ -26,8 +26,9 @@ class HRM(Puzzler):
         low: int = 2,
         mixer: Mixer = "attention",
         prefix: int = 1,
+        ids: int = 0,
     ):
-        super().__init__(vocabulary, length, hidden, prefix, mixer)
+        super().__init__(vocabulary, length, hidden, prefix, mixer, ids)
         for name, value in {"layers": layers, "high": high, "low": low}.items():
             if value < 1:
                 raise UsageError(f"HRM: {name} must be at least 1, got {value}.")

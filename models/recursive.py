@@ -12,6 +12,7 @@ import mlx.nn as nn
 from models.attention import attention
 from models.elementary import silu
 from runtime.errors import UsageError
+from runtime.table import Table
 
 Mixer = Literal["attention", "mlp"]
 EPS = 1e-5
@@ -135,12 +136,16 @@ class Puzzler(nn.Module):
     """What TRM and HRM share: tokens and puzzle embedding in, two latent states, logits and two halting logits out.
 
     vocabulary: tokens there are. length: tokens of a puzzle. prefix: places in front of them for the puzzle's
-    embedding, `rows` (B, E) with E at most prefix x hidden, zeros where there is none. The halting logits are read at
-    the first place. A subclass gives `think`.
+    embedding, `rows` (B, E) with E at most prefix x hidden, zeros where there is none. ids: puzzles with an embedding
+    of their own, rows of width `hidden` in `table` (0: none). The halting logits are read at the first place. A
+    subclass gives `think`.
     """
 
-    def __init__(self, vocabulary: int, length: int, hidden: int, prefix: int, mixer: Mixer):
+    def __init__(self, vocabulary: int, length: int, hidden: int, prefix: int, mixer: Mixer, ids: int = 0):
         super().__init__()
+        if ids < 0 or (ids and not prefix):
+            raise UsageError(f"ids must be 0 or more, and above 0 it needs a prefix, got ids={ids}, prefix={prefix}.")
+        self.table = Table(ids, hidden) if ids else None
         self.vocabulary, self.length, self.hidden, self.prefix, self.mixer = vocabulary, length, hidden, prefix, mixer
         self.embedding = truncated_normal((vocabulary, hidden), hidden**-0.5)
         self.head = linear(hidden, vocabulary)

@@ -25,8 +25,9 @@ class TRM(Puzzler):
         low: int = 6,
         mixer: Mixer = "attention",
         prefix: int = 16,
+        ids: int = 0,
     ):
-        super().__init__(vocabulary, length, hidden, prefix, mixer)
+        super().__init__(vocabulary, length, hidden, prefix, mixer, ids)
         for name, value in {"layers": layers, "high": high, "low": low}.items():
             if value < 1:
                 raise UsageError(f"TRM: {name} must be at least 1, got {value}.")

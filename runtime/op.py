@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from runtime.errors import UsageError
+from runtime.table import Table
 from runtime.watch import Watch
 
 Batch = dict[str, mx.array]
@@ -81,7 +82,8 @@ class Op:
     mode, ds_id: None for all, a name, a list of names, or "!name" for all but one.
     models: modules the op owns by name. state: arrays kept between steps (dict, possibly nested).
     carry: data keys that this op leaves for the next training step. metrics: outputs whose means are worth logging.
-    losses: outputs that are losses.
+    losses: outputs that are losses. table: an embedding of which the step hands the op the rows of its batch as
+    data["rows"] (B, E), in training as a leaf; identifier: the batch key that tells them, see `ids`.
     """
 
     inputs: tuple[str, ...] = ()
@@ -91,6 +93,8 @@ class Op:
     mode: str | Sequence[str] | None = None
     ds_id: str | Sequence[str] | None = None
     carry: tuple[str, ...] = ()
+    table: Table | None = None
+    identifier: str = ""
 
     def __init__(
         self,
@@ -106,6 +110,10 @@ class Op:
     def initial_carry(self, batch: Batch) -> Batch:
         """The carry before the first step, shaped after `batch`."""
         return {}
+
+    def ids(self, data: Batch) -> mx.array:
+        """The rows of its table (B,) that it needs for a batch, which in training holds the carry too."""
+        return data[self.identifier]
 
     def phase(self, step: int) -> Hashable:
         """What of training step `step` changes the graph; the step is compiled once for each value (None: never)."""
@@ -186,12 +194,14 @@ class Objective:
 
     extras: the keys `__call__` returns beside the loss; those in `metrics` are worth logging (their means are). carry:
     data keys kept for the next step. conditions: batch keys handed to the model by name (for example "label").
+    identifier: the batch key with the row numbers of `model.table`, for a model that has one.
     """
 
     extras: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     carry: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
+    identifier: str = ""
 
     def __call__(self, model, batch: Batch, ctx: Context) -> tuple[mx.array, Batch]:
         """The scalar loss in float32 and the extra keys."""
@@ -200,6 +210,10 @@ class Objective:
     def initial_carry(self, model, batch: Batch) -> Batch:
         """The carry before the first step."""
         return {}
+
+    def ids(self, data: Batch) -> mx.array:
+        """The rows of the model's table (B,) that it needs for a batch, as Op.ids."""
+        return data[self.identifier]
 
     def phase(self, step: int) -> Hashable:
         """What of training step `step` changes the objective's graph, as Context.phase; see Op.phase."""
@@ -245,10 +259,16 @@ class ObjectiveOp(Op):
         self.losses = ("loss",)
         self.models, self.objective, self.name = {name: model}, objective, name
         self.carry, self.metrics = objective.carry, objective.metrics
+        self.identifier = objective.identifier
+        self.table = getattr(model, "table", None) if self.identifier else None
 
     def initial_carry(self, batch: Batch) -> Batch:
         """The objective's carry before the first step."""
         return self.objective.initial_carry(self.models[self.name], batch)
+
+    def ids(self, data: Batch) -> mx.array:
+        """The objective's."""
+        return self.objective.ids(data)
 
     def phase(self, step: int) -> Hashable:
         """The objective's."""

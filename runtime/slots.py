@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
+from runtime.table import Table
 
 
 def slots(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -20,6 +21,8 @@ def slots(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield path, tree, key
         elif isinstance(value, dict | list | tuple):
             yield from slots(value, path + ".")
+        elif isinstance(value, Table):  # mx.compile sees no array in it, so that no step carries it along
+            yield from slots(value.state, path + ".")
 
 
 def snapshot(tree: Any) -> dict[str, mx.array]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from omegaconf import DictConfig, OmegaConf
 
 from runtime.errors import UsageError
@@ -51,7 +52,7 @@ class Experiment:
     def start_from(self, path: str) -> None:
         """Takes the (averaged) weights of another run's checkpoint, fine-tuning; averages start from them too."""
         source = load_run(path, data=False)
-        restore(self.learner.models, snapshot(source.models), path)
+        restore(with_tables(self.learner.models), snapshot(with_tables(source.models)), path)
         for update in self.network.updates:
             update.averages.reset(update.leaves())
 
@@ -89,6 +90,11 @@ def assemble(config: DictConfig) -> Experiment:
     return experiment
 
 
+def with_tables(models: dict[str, nn.Module]) -> list:
+    """The models and the tables of those that have one: all that another training may start from."""
+    return [models, {name: getattr(model, "table", None) for name, model in models.items()}]
+
+
 def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> Run:
     """The run in a checkpoint (a file or a run folder): model with its weights, config, data, objective, solver.
 
@@ -101,8 +107,9 @@ def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> R
     plugins = tuple(config.plugins)
     learns, solver = learner(config), build(config.solver, plugins=plugins)
     network = learns.network
-    state = {"models": learns.models, "ops": {str(i): op.state for i, op in enumerate(network.ops)}}
-    restore(state, {name: a for name, a in arrays.items() if name.startswith(("models.", "ops."))}, str(file))
+    own = {} if network.looking_up is None else {"table": network.looking_up.table}
+    state = {"models": learns.models, "ops": {str(i): op.state for i, op in enumerate(network.ops)}, **own}
+    restore(state, {name: a for name, a in arrays.items() if name.partition(".")[0] in state}, str(file))
     kept = list(dict.fromkeys(decay for update in network.updates for decay in update.averages.decays))
     if ema is not False and (kept or ema is not True):
         if ema is not True and ema not in kept:

@@ -14,6 +14,7 @@ import mlx.optimizers as optim
 
 from runtime.op import Batch
 from runtime.slots import slots
+from training.guard import guarded
 from training.network import Network
 from training.update import UpdateOp
 
@@ -64,6 +65,17 @@ class Vector:
             found[f"slot.{slot}"] = [(state[path], slot) for path in self.own]
         averages = self.update.averages
         return found | {f"ema.{d}": [(averages.state[str(d)], path) for path in self.own] for d in averages.decays}
+
+    def spread(self, held: Batch, fresh: Batch, window: mx.array) -> None:
+        """Keeps new arrays of the vector where `window` is true, and shows them to the state as views."""
+        # guarded() finds a leaf's slots and averages by their names' ends
+        names = {key: f"models.{i}.{self.name}" if key == PARAMETERS else f"{key}.{self.name}"
+                 for i, key in enumerate(fresh)}  # fmt: skip
+        kept = guarded(window, {names[k]: a for k, a in fresh.items()}, {names[k]: a for k, a in held.items()})
+        held.update({key: kept[name] for key, name in names.items()})
+        for key, places in self.places().items():
+            for (container, name), view in zip(places, self.views(held[key]), strict=True):
+                container[name] = view
 
     @contextmanager
     def installed(self, arrays: Batch) -> Iterator[None]:

@@ -9,6 +9,7 @@ import mlx.core as mx
 from runtime.op import Batch, Context
 from runtime.slots import restored_on_error, snapshot, write
 from training.network import Network
+from training.rows import ROWS, Lookup
 
 
 class ForwardStep:
@@ -21,12 +22,14 @@ class ForwardStep:
     def __init__(self, network: Network, mode: str, compile: bool = True):
         self.network, self.mode, self.compile = network, mode, compile
         self.op_states = [op.state for op in network.ops]
+        self.lookup = Lookup(network)
         self._compiled: dict[tuple, Callable] = {}
 
     def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str], ds_id: str = "") -> Batch:
         """The keys of `fetch` that the forward pass gives."""
         signature = (tuple(sorted(set(fetch))), ds_id, self.network.scheduled())
         known = self._compiled.get(signature)
+        batch = batch | {name: rows for name, rows in self.lookup.read(batch, {}).items() if name == ROWS}
         run = partial(self._run, wanted=signature[0], ds_id=ds_id)
         compiled = known or (mx.compile(run, inputs=self.op_states) if self.compile else run)
         with nullcontext() if known else restored_on_error([self.network.models, self.op_states]):

@@ -55,6 +55,14 @@ class Network:
                 names[id(model)], models[name] = name, model
         return models
 
+    @property
+    def looking_up(self) -> Op | None:
+        """The op that has a table; UsageError where several have one."""
+        found = [op for op in self.ops if op.table is not None]
+        if len(found) > 1:
+            raise UsageError(f"a network may have one op with a table, got {len(found)}.")
+        return found[0] if found else None
+
     def path_of(self, model: nn.Module, leaf: str) -> str:
         """The one path of a model's leaf among all models; a module may be part of several."""
         path = f"{self.name_of(model)}.{leaf}"

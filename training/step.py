@@ -16,11 +16,13 @@ from runtime.errors import UsageError
 from runtime.op import Batch, Context, active
 from runtime.scheduler import ScheduledOp
 from runtime.slots import restored_on_error, snapshot, write
-from training.flat import PARAMETERS, Vector, vectors
+from training.flat import PARAMETERS, vectors
 from training.guard import advance, first_scaler, guarded
 from training.network import Mixed, Network, trained_paths
+from training.rows import ROWS, Lookup
 from training.update import UpdateOp, as_number, global_norm
 
+Run = Callable[..., tuple[Batch, Batch]]  # of a step: what it returns, and new rows of a table
 PRECISIONS = {"fp32": None, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 
@@ -66,6 +68,9 @@ class TrainStep:
             "skipped": mx.array(0, mx.int32),
             "streak": mx.array(0, mx.int32),
         }
+        self.lookup = Lookup.training(network, accumulate)
+        if self.lookup.op is not None:
+            self.state["table"] = self.lookup.op.table  # mx.compile looks past it
         if accumulate > 1:
             current = snapshot(self.state["models"])
             paths = self.leaves | {update.gradients: trained_paths(network, [update]) for update in self.given}
@@ -98,13 +103,15 @@ class TrainStep:
         self._join()
         known = self._compiled.get(signature)
         compiled = known or self._make(partial(self._run, *signature))
+        read = self.lookup.read(batch, self.state["carry"])
         with nullcontext() if known else restored_on_error(self.state):
-            out = compiled(batch, key)
+            out, rows = compiled(batch, key, read)
+        self.lookup.write(read, rows)
         self._compiled[signature] = compiled
         self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}
         return out
 
-    def _make(self, run: Callable[..., Batch]) -> Callable[..., Batch]:
+    def _make(self, run: Run) -> Run:
         everything = [self.state, self.flat]
         return mx.compile(run, inputs=everything, outputs=everything) if self.compile else partial(_eagerly, run)
 
@@ -121,7 +128,8 @@ class TrainStep:
             if len(seen) != len(leaves) or any(a is not b for a, b in zip(seen, leaves, strict=True)):
                 self.flat[str(i)][key] = self.vectors[i].join(leaves)
 
-    def _run(self, wanted: tuple[str, ...], last: bool, phases, ds_id: str, batch: Batch, key: mx.array) -> Batch:
+    def _run(self, wanted: tuple[str, ...], last: bool, phases, ds_id: str, batch: Batch, key: mx.array,
+             read: Batch) -> tuple[Batch, Batch]:  # fmt: skip
         state, old = self.state, snapshot(self.state)
         updates = [update for update in self.network.updates if active(update.ds_id, ds_id)]
         trained = {p: old[f"models.{p}"] for paths in self.leaves.values() for p in paths}
@@ -130,6 +138,7 @@ class TrainStep:
         for i, vector in enumerate(self.vectors):
             whole = self.flat[str(i)][PARAMETERS]
             weights |= zip(vector.paths, vector.views(self._cast({"": whole})[""]), strict=True)
+        weights |= {name: rows for name, rows in read.items() if name == ROWS}  # float32 in every precision
         epoch = state["step"] // self.steps_per_epoch
         context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases, ds_id=ds_id)
         data = {**batch, **state["carry"]}
@@ -144,15 +153,15 @@ class TrainStep:
             (gradients, window), norms = self._accumulate(gradients, finite, last), {}
         else:
             window = finite
-        report: Batch = {}
+        report, rows = {}, {}
         if self.network.after:  # these see the weights from before the updates
             out = self.network.forward(out, context, ops=self.network.after)
         if last:
             at = {update: phases and phases[self.network.ops.index(update)] for update in updates}
-            report = self._update(at, gradients, norms, window)
+            report, rows = self._update(at, gradients, norms, window, read)
         self._count(finite, window, last)
         counters = {name: state[name] for name in ("skipped", "streak")}
-        return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters}
+        return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters}, rows
 
     def _gradients(self, names: list[str], data: Batch, context: Context, old: Batch, weights: Batch):
         """The named losses, each one's gradient by leaf or vector in float32, its norm, the data, what forward changed.
@@ -167,7 +176,8 @@ class TrainStep:
         def forward(leaves: Batch) -> None:
             write(self.state["models"], leaves)
             placed = snapshot(self.state)
-            out.update(self.network.forward(data, context))
+            rows = {name: leaf for name, leaf in leaves.items() if name == ROWS}
+            out.update(self.network.forward(data | rows, context))
             changed.update({path: a for path, a in snapshot(self.state).items() if a is not placed[path]})
             losses.update({loss: as_number(loss, out) for loss in names})
 
@@ -179,7 +189,7 @@ class TrainStep:
                 differentiate(left[1:], weights | leaves)
                 return losses[left[0]] * scale
 
-            gradients[left[0]] = mx.grad(evaluate)({path: weights[path] for path in self.leaves[left[0]]})
+            gradients[left[0]] = mx.grad(evaluate)({path: weights[path] for path in self._trained_by(left[0])})
 
         differentiate(names, weights)
         write(self.state, old)
@@ -189,7 +199,13 @@ class TrainStep:
                     grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
             wide = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
             gradients[loss] = {path: g / scale for path, g in wide.items()} if "scaler" in self.state else wide
+        for grads in [*gradients.values()]:
+            if ROWS in grads:  # theirs is neither clipped nor measured with the model's
+                gradients[ROWS] = {ROWS: grads.pop(ROWS)}
         return losses, gradients, {loss: global_norm(grads) for loss, grads in gradients.items()}, out, changed
+
+    def _trained_by(self, loss: str) -> list[str]:
+        return [*self.leaves[loss], *([ROWS] if self.lookup.update in self.losses[loss] else [])]
 
     def _take_given(self, given: list[UpdateOp], out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
         """Adds the gradients that ops computed for these updates."""
@@ -224,7 +240,8 @@ class TrainStep:
         sums["finite"] = mx.array(True) if last else window
         return totals, window
 
-    def _update(self, updates: dict[UpdateOp, Any], gradients: dict[str, Batch], norms: Batch, window: mx.array):
+    def _update(self, updates: dict[UpdateOp, Any], gradients: dict[str, Batch], norms: Batch, window: mx.array,
+                read: Batch) -> tuple[Batch, Batch]:  # fmt: skip
         """Applies the updates where `window` is true; all gradients are at hand before the first weight moves.
 
         updates: with their phases in this step. norms: of gradients, by loss, where they are known.
@@ -254,24 +271,14 @@ class TrainStep:
             tail = f"/{prefix}" if len(names) > 1 else ""
             tail += f"/{source}" if names.count(prefix) > 1 else ""
             report |= {f"{name}{tail}": value for name, value in said.items()}
+        rows = self.lookup.moved(gradients, read, self.state["step"])
         write(self.state["models"], moved)
         moved = {path: new for path, new in snapshot(self.state).items() if new is not held[path]}
         write(self.state, guarded(window, moved, held))
         for i, vector in enumerate(self.vectors):
             if vector.update in updates:
-                self._spread(vector, self.flat[str(i)], fresh[str(i)], window)
-        return report
-
-    def _spread(self, vector: Vector, held: Batch, fresh: Batch, window: mx.array) -> None:
-        """Keeps a vector's new arrays where `window` is true, and shows them to the state as views."""
-        # guarded() finds a leaf's slots and averages by their names' ends
-        names = {key: f"models.{i}.{vector.name}" if key == PARAMETERS else f"{key}.{vector.name}"
-                 for i, key in enumerate(fresh)}  # fmt: skip
-        kept = guarded(window, {names[k]: a for k, a in fresh.items()}, {names[k]: a for k, a in held.items()})
-        held.update({key: kept[name] for key, name in names.items()})
-        for key, places in vector.places().items():
-            for (container, name), view in zip(places, vector.views(held[key]), strict=True):
-                container[name] = view
+                vector.spread(self.flat[str(i)], fresh[str(i)], window)
+        return report, {name: mx.where(window, new, read[name]) for name, new in rows.items()}
 
     def _count(self, finite: mx.array, window: mx.array, last: bool) -> None:
         state = self.state
@@ -283,7 +290,7 @@ class TrainStep:
             state["streak"] = mx.where(window, 0, state["streak"] + 1)
 
 
-def _eagerly(run: Callable[..., Batch], *arguments: Any) -> Batch:
+def _eagerly(run: Run, *arguments: Any) -> tuple[Batch, Batch]:
     """Runs without any mx.compile, nn.silu's and nn.gelu's own too: outside a compiled step they lack grad(jvp)."""
     mx.disable_compile()
     try:

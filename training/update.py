@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,6 +26,9 @@ class UpdateOp(Op):
     optimizer's own.
     groups: parameter groups, mappings with `match` (a regular expression searched in the leaf's path) and their own
     `optimizer`, `learning_rate` or `schedule`; the first match wins and the rest belongs to the outer one.
+    table: a mapping with `optimizer`, `learning_rate` and `schedule` (by default the outer one) for the rows of an op's
+    table, see runtime/table.py. The optimizer must keep nothing of a row, as SignSGD. Rows that no batch needs neither
+    move nor decay; rows have no EMA and don't count in the gradient norm.
     clip: largest global gradient norm. ema: decays of the averages kept (several at will).
     merge_grad: steps whose gradients are averaged into one update (a step that is not finite is left out of it).
     gradients: a key that holds the gradients by leaf path, as a nest or in the order of the leaves; then no loss is
@@ -53,6 +56,7 @@ class UpdateOp(Op):
         defer: bool = False,
         gradients: str | None = None,
         ds_id: str | Sequence[str] | None = None,
+        table: Mapping[str, Any] | None = None,
     ):
         super().__init__(inputs=loss_name if gradients is None else gradients, mode=mode, ds_id=ds_id)
         if clip is not None and clip <= 0:
@@ -104,9 +108,26 @@ class UpdateOp(Op):
             "ema": self.averages.state,
             "scale": mx.array(1.0),
         }
+        self.rows = None if table is None else self._row_group({"schedule": schedule, **table})
+        if self.rows is not None:
+            self.state["table"] = self.rows.optimizer.state
         if merge_grad > 1:
             zeros = {path: mx.zeros_like(leaf) for path, leaf in leaves.items()}
             self.state["merged"] = {"sums": zeros, "count": mx.array(0, mx.int32)}
+
+    def _row_group(self, settings: Mapping[str, Any]) -> Group:
+        if self.merge_grad > 1 or self.scheduler is not None or self.gradients is not None or self.ds_id is not None:
+            raise UsageError(
+                "UpdateOp(table=...) takes neither merge_grad, gradients, ds_id nor a scheduled optimizer."
+            )
+        group = Group(**{"match": "", "learning_rate": None, **settings})
+        group.optimizer.init({"row": mx.zeros(1)})
+        if kept := cast(dict, group.optimizer.state["row"]):
+            raise UsageError(
+                f"a table needs an optimizer that keeps nothing of a row, such as SignSGD; "
+                f"{type(group.optimizer).__name__} keeps {', '.join(kept)}."
+            )
+        return group
 
     @property
     def optimized(self) -> list[list[Group]]:
@@ -165,6 +186,13 @@ class UpdateOp(Op):
                 new |= group.optimizer.apply_gradients(own, {path: parameters[path] for path in own})
         self.averages.update(new)
         return new, {"grad_norm": norm, "learning_rate": groups[-1].optimizer.learning_rate}
+
+    def moved_rows(self, gradient: mx.array, rows: mx.array, step: mx.array) -> mx.array:
+        """New rows (B, E) of the table; the gradient (B, E) is the same where rows are."""
+        assert self.rows is not None
+        optimizer = self.rows.optimizer
+        optimizer.learning_rate = self.rows.rate(step) * self.state["scale"]
+        return optimizer.apply_gradients({"row": gradient}, {"row": rows})["row"]
 
     def _merged(self, gradients: Leaves, due: bool) -> Leaves:
         """The mean of the gradients since the last update, these included; the sums start anew where it is due."""
