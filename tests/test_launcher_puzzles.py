@@ -31,6 +31,7 @@ def data(sudokus, tmp_path, monkeypatch):
         test = Split(puzzles[12:], solutions[12:], sets=["easy", "easy", "hard", "hard", "hard"])
         splits = {"train": Split(puzzles[:12], solutions[:12]), "test": test}
         write(Path(FOLDERS[side]), splits, side + 2)
+    Path("data/sudoku_full").symlink_to("sudoku_hard")
     return tmp_path
 
 
@@ -47,6 +48,12 @@ def test_every_option_takes_two_steps(group, option, data):
     base = {"dataloaders": "sudoku4", "model": "trm", "loss": "act", "evaluation": "none"} | {group: option}
     summary = two_steps(data, *SMALL, *(f"{key}={value}" for key, value in base.items()))
     assert summary.steps == 2
+
+
+@pytest.mark.parametrize("name", [name for name in options("experiment") if name.startswith(PUZZLES)])
+def test_every_experiment_takes_two_steps(name, data):
+    changed = ["evaluation=none", "precision=fp32", "optimizer.schedule.warmup=1"]
+    assert two_steps(data, f"experiment={name}", *changed, *SMALL).steps == 2
 
 
 def test_the_evaluation_tells_the_sets_apart(data):
