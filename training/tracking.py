@@ -117,7 +117,7 @@ class Tracker:
 
         from trackio.sqlite_storage import SQLiteStorage
 
-        path = SQLiteStorage.get_project_db_path(self.project)
+        path = SQLiteStorage.init_db(self.project)  # trackio's writer makes the tables later, if this machine has none
         with SQLiteStorage._get_process_lock(self.project), contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("DELETE FROM metrics WHERE run_id = ? AND step >= ?", (self.run_id, self.step))
             have = {row[0] for row in database.execute("SELECT step FROM metrics WHERE run_id = ?", (self.run_id,))}

@@ -21,9 +21,9 @@ def record(folder):
     return [(row.pop("step"), {k: v for k, v in row.items() if k != "time"}) for row in rows]
 
 
-def tracker(folder, name="one"):
+def tracker(folder, name="one", project="tracking-test"):
     folder.mkdir(exist_ok=True)
-    return Tracker(folder, "tracking-test", name, {"lr": 0.1, "_target_": "x"})
+    return Tracker(folder, project, name, {"lr": 0.1, "_target_": "x"})
 
 
 def log(to, first, last):
@@ -81,7 +81,7 @@ def test_the_record_of_another_machine_is_taken_as_it_is_however_often(tmp_path)
 
     def replay(rows, rest=""):
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + rest)
-        home = tracker(folder, "from-afar")
+        home = tracker(folder, "from-afar", "new-on-this-machine")
         home.replay("run-of-another-machine")
         return dashboard(home)
 

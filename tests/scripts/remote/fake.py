@@ -60,7 +60,7 @@ class FakeCalls:
     """Runs calls in processes of a clean folder that holds what the image would.
 
     preempt: one condition for each preemption, polled with the volume; it may also return a signal. grace: seconds
-    between the announcement and SIGKILL.
+    between the announcement and SIGKILL. answers: instead of running anything, the results of calls, None for a Ctrl-C.
     """
 
     def __init__(self, folder: Path, volume: FakeVolume, grace: float = 30.0):
@@ -70,8 +70,9 @@ class FakeCalls:
         self.attempts: list[int] = []
         self.changes: dict[str, Any] = {"poll_seconds": 0.05}  # of the job, for quick tests
         self.result: dict[str, Any] | None = None
+        self.answers: list[dict[str, Any] | None] | None = None
+        self.cancelled: list[str] = []
         self._process: subprocess.Popen | None = None
-        self._cancelled = False
         self.thread: threading.Thread | None = None
         self.output = ""
 
@@ -79,6 +80,8 @@ class FakeCalls:
         self.specs.append(spec)
         call = f"fc-{len(self.specs)}"
         told(Call(call, f"https://modal.com/apps/{call}"))
+        if self.answers is not None:
+            return None if detach else self.answers.pop(0)
         self.thread = threading.Thread(target=self._run, args=(spec, call))
         self.thread.start()
         if detach:
@@ -87,7 +90,7 @@ class FakeCalls:
         return self.result
 
     def cancel(self, call: str) -> None:
-        self._cancelled = True
+        self.cancelled.append(call)
         if self._process is not None:
             self._process.send_signal(signal.SIGUSR1)
 
@@ -97,7 +100,7 @@ class FakeCalls:
     def _run(self, spec: dict[str, Any], call: str) -> None:
         clean = lay_out(spec, self.folder / call / "image")
         failures, preempted = 0, True
-        while failures <= spec["function"]["retries"]["max_retries"] and not self._cancelled:
+        while failures <= spec["function"]["retries"]["max_retries"] and not self.cancelled:
             number = len(self.attempts)
             place = self.folder / call / f"container-{number}"
             place.mkdir(parents=True)
@@ -111,7 +114,7 @@ class FakeCalls:
                 return
             failures += not preempted
         last = self.output.strip().splitlines()[-1:]
-        self.result = {"state": "cancelled" if self._cancelled else "crashed", "message": "".join(last)}
+        self.result = {"state": "cancelled" if self.cancelled else "crashed", "message": "".join(last)}
 
     def _attempt(self, clean: Path, place: Path, spec: dict) -> tuple[int, bool]:
         environment = {"PATH": str(tools(self.folder)), "HOME": str(Path.home()), "PYTHONPATH": str(clean)}
@@ -131,6 +134,19 @@ class FakeCalls:
                 time.sleep(0.02)
         self.output += (place / "output").read_text()
         return process.returncode, asked is not None
+
+
+class FakeProvider:
+    """Volumes and calls below one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self._volumes = folder, {}
+        self.calls = FakeCalls(folder, self.volume("mlx-lab"))
+
+    def volume(self, name: str) -> FakeVolume:
+        if name not in self._volumes:
+            self._volumes[name] = FakeVolume(self.folder / "volumes" / name)
+        return self._volumes[name]
 
 
 def lay_out(spec: dict[str, Any], target: Path) -> Path:

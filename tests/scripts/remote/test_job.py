@@ -67,7 +67,13 @@ def test_a_run_leaves_its_folder_its_status_and_its_output_on_the_volume(calls):
     assert (store / "outputs/t/metrics.jsonl").stat().st_size == listed["metrics.jsonl"][0]
 
 
-LONG = ["max_steps=100", "save_every=10s", "plugins=[slowly]", "+traces.slow._target_=slowly.Slow"]
+LONG = [
+    "trackio.enabled=true",
+    "max_steps=100",
+    "save_every=10s",
+    "plugins=[slowly]",
+    "+traces.slow._target_=slowly.Slow",
+]
 SLOWLY = """
 import time
 from traces.trace import Trace
