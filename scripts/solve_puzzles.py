@@ -6,6 +6,7 @@ usage: python scripts/solve_puzzles.py puzzles=FILE [key=value ...]
   checkpoint=sudoku  a checkpoint, a run's folder, a file of scripts/puzzle_models.py; sudoku: the model that is shipped
   out=FILE           answers: .txt, a line each in the order of the puzzles, or .csv with validity, steps and tries
   show=false         true: print every answer as a grid too
+  picture=FILE       .png: the first 16 answers, what is wrong in red; .gif: the first 4 puzzles step by step
   steps=STEPS        supervision steps a try; left out: as many as in training
   vote=1             tries at most: what has no valid answer is tried again under a random symmetry of the rules
   halt=rules         a try ends once its answer keeps rules and clues; model: once the model halts; never: after `steps`
@@ -37,12 +38,13 @@ from tqdm import tqdm
 
 from domains import sudoku
 from evaluation.puzzle_solver import PuzzleSolver
-from evaluation.sudoku_answers import SudokuAnswers, solve_sudokus
+from evaluation.sudoku_answers import SudokuAnswers, solve_sudokus, to_grids
 from runtime.errors import UsageError
 from scripts.arguments import at_least, command, ends_in, parse, weights
 from scripts.puzzle_models import load
 from visualizers.canvas import write
 
+PICTURED, MOVING = 16, 4  # puzzles in a picture, at rest and step by step
 SIDES = {16: 4, 36: 6, 81: 9}
 
 
@@ -54,6 +56,7 @@ class Settings:
     checkpoint: str = "sudoku"
     out: str | None = None
     show: bool = False
+    picture: str | None = None
     steps: int | None = None
     vote: int = 1
     halt: str = "rules"
@@ -63,8 +66,11 @@ class Settings:
     device: str = "auto"
 
 
-def read(path: str, side: int) -> tuple[np.ndarray, list[int]]:
-    """The puzzles (N, S) uint8 of a file and their line numbers; names all bad lines, then raises UsageError."""
+def read(path: str, side: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """The puzzles (N, S) uint8 of a file, their solutions (N, S) by exact search, and their line numbers.
+
+    Names all bad lines, then raises UsageError.
+    """
     grids, numbers, bad = [], [], []
     for number, line in sudoku.numbered_lines(path):
         try:
@@ -72,7 +78,8 @@ def read(path: str, side: int) -> tuple[np.ndarray, list[int]]:
             numbers.append(number)
         except UsageError as error:
             bad.append((number, str(error)))
-    counts = sudoku.solve(np.stack(grids))[1] if grids else []
+    puzzles = np.stack(grids) if grids else np.zeros((0, side * side), np.uint8)
+    solutions, counts = sudoku.solve(puzzles)
     said = {0: "has no solution", 2: "has two solutions or more"}
     bad += [(n, f"line {n} {said[c]}; needed: a puzzle with exactly one.")
             for n, c in zip(numbers, counts, strict=True) if c != 1]  # fmt: skip
@@ -81,7 +88,7 @@ def read(path: str, side: int) -> tuple[np.ndarray, list[int]]:
     if bad:
         total = len(grids) + sum(number not in numbers for number, _ in bad)
         raise UsageError(f"{path}: {len(bad)} of {total} lines can't be solved (see above); nothing was done.")
-    return np.stack(grids), numbers
+    return puzzles, solutions, numbers
 
 
 def side_of(model: Any) -> int:
@@ -130,15 +137,29 @@ def save(path: str, puzzles: np.ndarray, numbers: list[int], found: SudokuAnswer
     return write(path, table)
 
 
+def draw(
+    path: str, puzzles: np.ndarray, solutions: np.ndarray, found: SudokuAnswers, solver: PuzzleSolver, steps: int
+) -> Path:
+    """The picture or the animation of the first puzzles, by the path's suffix."""
+    from visualizers.sudoku import animate_sudokus, save_sudokus
+
+    if path.endswith(".png"):
+        return save_sudokus(puzzles[:PICTURED], found.grids[:PICTURED], solutions[:PICTURED], path)
+    moving = puzzles[:MOVING]
+    answers = to_grids(solver.path(moving.astype(np.int32) + 1, int(min(steps, found.steps[:MOVING].max()))))
+    return animate_sudokus(moving, answers, solutions[:MOVING], path)
+
+
 def work(arguments: list[str]) -> None:
     """Reads, solves, prints and writes."""
     given, _ = parse(arguments, Settings)
     at_least(1, steps=given.steps, vote=given.vote, batch=given.batch)
     at_least(0, seed=given.seed)
     ends_in((".txt", ".csv"), out=given.out)
+    ends_in((".png", ".gif"), picture=given.picture)
     model, trained = load(given.checkpoint, given.device, weights(given.ema))
     steps = given.steps or trained
-    puzzles, numbers = read(given.puzzles, side_of(model))
+    puzzles, solutions, numbers = read(given.puzzles, side_of(model))
     solver = PuzzleSolver(model, given.batch or (4 if mx.default_device() == mx.Device(mx.cpu) else 512))
     began = time.perf_counter()
     total, unit = (len(puzzles), "puzzle") if given.vote == 1 else (None, "try")
@@ -155,6 +176,8 @@ def work(arguments: list[str]) -> None:
           f"{seconds:.1f} s, {count / seconds:.2f} puzzles/s")  # fmt: skip
     if given.out is not None:
         print(f"answers: {save(given.out, puzzles, numbers, found)}")
+    if given.picture is not None:
+        print(f"picture: {draw(given.picture, puzzles, solutions, found, solver, steps)}")
 
 
 def main(arguments: list[str]) -> int:

@@ -71,3 +71,10 @@ def test_places_shrink_as_puzzles_run_out(model, puzzles, monkeypatch):
 
 def test_nothing_to_solve(model):
     assert PuzzleSolver(model, 4)(np.zeros((0, S), np.int32), STEPS).tokens.shape == (0, S)
+
+
+def test_the_path_is_that_of_a_plain_rollout(model, puzzles, rollout):
+    found = PuzzleSolver(model, 4)(puzzles[:3], STEPS)
+    path = PuzzleSolver(model, 4).path(puzzles[:3], STEPS)
+    np.testing.assert_array_equal(path, rollout[0][:, :3])
+    np.testing.assert_array_equal(path[-1], found.tokens)

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from domains import sudoku
 from evaluation.puzzle_solver import Solved
@@ -95,6 +96,14 @@ def test_an_untrained_model_gives_invalid_answers_and_says_why(file, lines, caps
     assert printed.count("invalid, ") == 2 and "breaks a rule" in printed
 
 
+def test_pictures_of_answers_and_of_the_way_to_them(file, lines, tmp_path, capsys):
+    for name in ("answers.png", "way.gif"):
+        arguments = [f"checkpoint={file}", f"puzzles={lines}", f"picture={tmp_path / name}", "steps=3", "device=cpu"]
+        assert solve_puzzles.main(arguments) == 0 and name in capsys.readouterr().out
+        with Image.open(tmp_path / name) as picture:
+            assert getattr(picture, "n_frames", 1) == (4 if name == "way.gif" else 1)
+
+
 def test_every_bad_line_is_named_and_nothing_is_done(file, tmp_path, capsys):
     path, out = tmp_path / "bad.txt", tmp_path / "out.txt"
     none = "11" + "0" * 14
@@ -116,6 +125,7 @@ def test_every_bad_line_is_named_and_nothing_is_done(file, tmp_path, capsys):
         (["puzzles=p", "out=answers.json"], "ends in .txt or .csv"),
         (["puzzles=p", "steps=0"], "steps must be at least 1"),
         (["puzzles=p", "vote=0"], "vote must be at least 1"),
+        (["puzzles=p", "picture=p.jpg"], "ends in .png or .gif"),
         (["puzzles=p", "halt=q"], "rules, model, never, got 'q'"),
     ],
     ids=str,
