@@ -30,11 +30,11 @@ def nothing_starts(monkeypatch):
     monkeypatch.setattr(job, "Child", start)
 
 
-def attempt(mount: Path, *overrides: str, **changes) -> tuple[dict, Container]:
+def attempt(mount: Path, *overrides: str, container: Container | None = None, **changes) -> tuple[dict, Container]:
     command = ["launcher.py", "run_name=t", *overrides]
     told = {"id": "new", "name": "t", "kind": "train", "command": command, "digest": digest(command[1:]), "reads": [],
             "gpu": "H100", "cuda": "13", "volume": "v", "mount": str(mount)}  # fmt: skip
-    container = Container()
+    container = container or Container()
     return job.execute(told | changes, container), container
 
 
@@ -53,6 +53,15 @@ def test_a_run_that_lives_is_left_alone(tmp_path):
         result, container = attempt(tmp_path, "overwrite=true")
         assert result["state"] == "failed" and "t is running (call fc-0)" in result["message"]
         assert path.read_text() == before and container.commits == 0 and container.reloads == 1
+
+
+def test_what_others_committed_after_the_mount_counts(tmp_path):
+    class Stale(Container):
+        def reload(self) -> None:
+            put(tmp_path)
+
+    result, _ = attempt(tmp_path, container=Stale())
+    assert result["state"] == "failed" and "t is running" in result["message"]
 
 
 def test_a_run_that_stands_there_is_neither_replaced_nor_continued_unasked(tmp_path):

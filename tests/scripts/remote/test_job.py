@@ -149,7 +149,7 @@ def test_a_cancelled_run_saves_first_and_is_not_retried(calls):
     told = calls.volume.json(STATUS)
     assert result["state"] == "cancelled" and told["state"] == "cancelled" and len(calls.attempts) == 1, calls.output
     assert (calls.volume.store / f"outputs/t/checkpoints/step_{told['step']:08d}.safetensors").exists()
-    assert 20 <= told["step"] < 100
+    assert 20 <= told["step"] < 100 and f"stopped at step {told['step']}, saved" in calls.output
 
 
 def test_mistakes_that_only_the_other_machine_can_find_are_not_retried(calls):
