@@ -10,7 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.attention import attention
-from models.elementary import silu
+from models.elementary import gated
+from models.token_mixing import from_left, rms_norm_tokens
 from runtime.errors import UsageError
 from runtime.table import Table
 
@@ -40,34 +41,24 @@ def rms_norm(x: mx.array) -> mx.array:
     return mx.fast.rms_norm(x, None, EPS)
 
 
-def rms_norm_tokens(x: mx.array, length: int) -> mx.array:
-    """x (B, T, D) over its root mean square along the tokens, of which the first `length` count (the others are 0).
-
-    The sum is a product with ones: MLX's sums over an axis that isn't the last are slow on a GPU.
-    """
-    wide = x.astype(mx.float32)
-    squares = mx.ones((1, x.shape[1])) @ wide.square()
-    return (wide * mx.rsqrt(squares / length + EPS)).astype(x.dtype)
-
-
 class SwiGLU(nn.Module):
-    """down(silu(gate) up) along the last axis, without biases (arXiv 2002.05202); gate and up are one product."""
+    """down(silu(gate) up) along the last axis, without biases (arXiv 2002.05202)."""
 
     def __init__(self, width: int, expansion: float):
         super().__init__()
         inner = inner_width(width, expansion)
-        self.gate_up, self.down = linear(width, 2 * inner), linear(inner, width)
+        # not one matrix: the halves of its product, and then their gradients, would be copied
+        self.gate, self.up, self.down = linear(width, inner), linear(width, inner), linear(inner, width)
 
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., width) -> the same shape."""
-        gate, up = mx.split(x @ self.gate_up.T, 2, axis=-1)
-        return (silu(gate) * up) @ self.down.T
+        return gated(x @ self.gate.T, x @ self.up.T) @ self.down.T
 
     def along_tokens(self, x: mx.array) -> mx.array:
         """x (B, T, D) -> the same, along the tokens; those from `width` on are zero and stay so."""
         pad = x.shape[1] - self.down.shape[0]
-        gate, up = mx.split(mx.pad(self.gate_up, [(0, 0), (0, pad)]) @ x, 2, axis=1)
-        return mx.pad(self.down, [(0, pad), (0, 0)]) @ (silu(gate) * up)
+        gate, up = (from_left(mx.pad(w, [(0, 0), (0, pad)]), x) for w in (self.gate, self.up))
+        return from_left(mx.pad(self.down, [(0, pad), (0, 0)]), gated(gate, up))
 
 
 class SelfAttention(nn.Module):
@@ -111,7 +102,7 @@ class Block(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """x (B, T, D) -> the same shape; with the MLP mixer T may be more than the length, zeros."""
         if "tokens" in self:
-            x = rms_norm_tokens(x + self.tokens.along_tokens(x), self.length)
+            x = rms_norm_tokens(x, self.tokens.along_tokens(x), self.length, EPS)
         else:
             x = rms_norm(x + self.attention(x))
         return rms_norm(x + self.channels(x))

@@ -13,6 +13,7 @@ from losses.act import ACT, CARRY
 from models.hrm import HRM
 from models.trm import TRM
 from runtime.op import Context
+from runtime.table import Table
 from runtime.trees import flatten
 from tests.models.formula_weights import formula
 
@@ -58,7 +59,7 @@ def whole(name, step, high):
 
 def batch_of(step):
     """New puzzles; the rows ask about 1 (none in step 4), 1, 8 and 16 tokens."""
-    label = whole("labelk", step, VOCABULARY)
+    label = whole("labelr", step, VOCABULARY)
     for row, kept in enumerate((0 if step == 4 else 1, 1, 8, 16)):
         label[row, kept:] = -100
     puzzle = (3 * step + 2 * np.arange(ROWS)) % TABLE
@@ -151,7 +152,9 @@ def test_logits_of_the_first_step_equal_the_reference(kind):
 def test_evaluation_equals_the_reference(kind):
     """Explorers there would be in training: nothing of them in evaluation."""
     model, objective, batch = made(kind).eval(), ACT(STEPS, exploration=1.0, q_continue=kind == "hrm"), batch_of(6)
-    batch["rows"] = weight("rows", (TABLE, WIDTHS[kind]))[batch["puzzle"]]
+    model.table = Table(TABLE, WIDTHS[kind])
+    model.table.state["rows"] = weight("rows", (TABLE, WIDTHS[kind]))
+    batch["rows"] = model.table[batch["puzzle"]]
     wanted = FIXTURES[kind]["evaluation"]
     found = list(objective.rollout(model, batch))
     assert len(found) == len(wanted["steps"]) == STEPS

@@ -1,0 +1,140 @@
+"""Products and norms along the tokens and the gate of a SwiGLU: values, derivatives, and what they cost in kernels."""
+
+import io
+import re
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from models.elementary import apart, gated
+from models.token_mixing import from_left, rms_norm_tokens
+
+EPS = 1e-5
+
+
+def normal(*shape, seed=0, dtype=mx.float32):
+    made = mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32)).astype(dtype)
+    mx.eval(made)  # its cast would be a kernel
+    return made
+
+
+def plain_gated(gate, up):
+    return gate * mx.sigmoid(gate) * up
+
+
+def plain_norm(x, branch):
+    h = x + branch
+    return h * mx.rsqrt(h.square().sum(axis=1, keepdims=True) / 5 + EPS)
+
+
+def padded(*shape, seed=0):
+    x = np.array(normal(*shape, seed=seed))
+    x[:, 5:] = 0
+    return mx.array(x)
+
+
+def close(got, wanted, tolerance=2e-6):
+    got, wanted = np.array(got, np.float64), np.array(wanted, np.float64)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+
+
+CASES = {
+    "gated": (gated, plain_gated, lambda: (3 * normal(4, 9), normal(4, 9, seed=1))),
+    "from_left": (from_left, lambda w, x: w @ x, lambda: (normal(4, 6), normal(3, 6, 5, seed=1))),
+    "norm": (
+        lambda x, b: rms_norm_tokens(x, b, 5, EPS),
+        plain_norm,
+        lambda: (padded(3, 8, 4), padded(3, 8, 4, seed=1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("wrap", [mx.compile, lambda f: f], ids=["compiled", "eager"])
+def test_values_and_gradients_equal_mlxs(name, wrap):
+    ours, theirs, inputs = CASES[name]
+    given = inputs()
+    out = wrap(ours)(*given)
+    close(out, theirs(*given))
+    weight = padded(*out.shape, seed=2) if name == "norm" else normal(*out.shape, seed=2)
+    found, wanted = (
+        wrap(mx.grad(lambda a, b, f=f: (weight * f(a, b)).sum(), argnums=(0, 1)))(*given) for f in (ours, theirs)
+    )
+    for a, b in zip(found, wanted, strict=True):
+        assert a.shape == b.shape
+        close(a, b)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_vmap_equals_a_loop(name):
+    ours, _, inputs = CASES[name]
+    a, b = (mx.stack([one, 2 * one]) for one in inputs())
+    close(mx.vmap(ours)(a, b), mx.stack([ours(a[i], b[i]) for i in range(2)]))
+
+
+def test_the_gates_tangent_equals_mlxs():
+    given, along = [normal(4, 9), normal(4, 9, seed=1)], [normal(4, 9, seed=2), normal(4, 9, seed=3)]
+    close(mx.jvp(gated, given, along)[1][0], mx.jvp(plain_gated, given, along)[1][0])
+
+
+def test_padding_of_the_norm_stays_zero():
+    x, branch = padded(3, 8, 4), padded(3, 8, 4, seed=1)
+    assert not np.array(rms_norm_tokens(x, branch, 5, EPS))[:, 5:].any()
+
+
+def test_gradients_over_many_rows_are_summed_in_float32():
+    """A sum of bf16 numbers one by one stops growing at 256 times each."""
+    x = mx.ones((2048, 3, 4), mx.bfloat16)
+    gradient = mx.grad(lambda w: from_left(w, x).astype(mx.float32).sum())(mx.ones((2, 3), mx.bfloat16))
+    assert np.unique(np.array(gradient.astype(mx.float32))).tolist() == [2048 * 4]
+
+
+def test_bf16_is_rounded_once():
+    gate, up = 3 * normal(64, 65, dtype=mx.bfloat16), normal(64, 65, seed=1, dtype=mx.bfloat16)
+    wide = [a.astype(mx.float32) for a in (gate, up)]
+    np.testing.assert_allclose(gated(gate, up).astype(mx.float32), plain_gated(*wide), rtol=2**-8, atol=1e-30)
+    c = normal(64, 65, seed=2)
+    found = mx.grad(lambda g, u: (c * gated(g, u)).sum(), argnums=(0, 1))(gate, up)
+    cotangent = c.astype(mx.bfloat16).astype(mx.float32)  # as it comes back through the product
+    wanted = mx.grad(lambda g, u: (cotangent * plain_gated(g, u)).sum(), argnums=(0, 1))(*wide)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a.astype(mx.float32), b, rtol=2**-7, atol=1e-6)
+
+
+def kernels(function, *inputs):
+    """Names of the elementwise kernels of a compiled function."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, *mx.compile(function)(*inputs))
+    names = re.findall(r'label ="(\w+)', graph.getvalue())
+    return [n for n in names if n.startswith("Compiled") or n in ("AsType", "Sigmoid", "Multiply", "Square", "Add")]
+
+
+def test_the_gate_is_one_kernel_and_its_gradients_are_two():
+    """An operation shared by two of them would be a kernel more, and an array of its result."""
+    w, x = normal(3, 6, 6, dtype=mx.bfloat16), normal(4, 6, dtype=mx.bfloat16)
+
+    def value(w):
+        return gated(x @ w[0], x @ w[1]) @ w[2]
+
+    forward = kernels(lambda w: [value(w)], w)
+    assert len(forward) == 1 and "Sigmoid" in forward[0]
+    both = kernels(lambda w: mx.vjp(value, [w], [x])[1], w)
+    assert sum("Sigmoid" in name for name in both) == 3 and "AsType" not in both and "Sigmoid" not in both
+
+
+def test_the_norm_is_two_passes_and_so_is_its_gradient():
+    x, branch, c = (normal(3, 8, 4, seed=seed, dtype=mx.bfloat16) for seed in range(3))
+    w = normal(4, 4, dtype=mx.bfloat16)
+    forward = kernels(lambda x: [rms_norm_tokens(x, branch, 8, EPS) @ w], x)
+    assert sorted("Square" in name for name in forward) == [False, False, True]  # and the factor of the columns
+    assert not {"AsType", "Square", "Multiply"} & set(forward)
+    both = kernels(lambda x: mx.vjp(lambda x: rms_norm_tokens(x, branch, 8, EPS) @ w, [x], [c])[1], x)
+    assert not {"AsType", "Square", "Multiply"} & set(both) and len(both) == len(forward) + 2
+
+
+def test_apart_keeps_every_number():
+    x = mx.array([0.0, -0.0, 1e-38, -3.5, 1e38, np.inf, np.nan])
+    for swapped in (False, True):
+        np.testing.assert_array_equal(np.array(apart(x, swapped)).view(np.int32)[:6], np.array(x).view(np.int32)[:6])
+        assert np.isnan(apart(x, swapped)[6].item())
