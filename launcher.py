@@ -43,6 +43,7 @@ USAGE = """usage: python launcher.py run_name=NAME [group=option ...] [key=value
   python launcher.py run_name=lr optimizer.learning_rate=1e-3,1e-4 --multirun     a sweep (scripts/search.py searches)
   python launcher.py eval_checkpoint=outputs/first              evaluate a checkpoint
   python launcher.py run_name=first --cfg job                   print the composed configuration
+  python launcher.py --backend modal run_name=first             on a GPU at Modal, see docs/modal.md
 
 Groups and their options:
 {groups}

@@ -149,7 +149,10 @@ class Attempt:
             late = time.monotonic() - saved > self.job.get("save_seconds", 60.0)
             if late or self._checkpoints() != seen:
                 saved, seen = time.monotonic(), self._checkpoints()
-                self._save()
+                try:
+                    self._save()
+                except Exception as error:  # of the volume: no reason to stop the training
+                    print(f"warning: not saved to the volume ({error}); the next save brings it.", flush=True)
 
     def _save(self) -> None:
         """The run, its output and its status to the volume, committed."""

@@ -20,7 +20,9 @@ class Mirror:
         self.digests: dict[str, list] = {}  # path: [size, BLAKE2 digest] of the volume's files
 
     def restore(self) -> None:
-        """Brings the volume's files to the disk."""
+        """Brings the volume's files to the disk; removes halves of files that a kill has left."""
+        for path in self.volume.rglob(".*.part"):
+            path.unlink()
         for name in _files(self.volume):
             self.digests[name] = _copy(self.volume / name, self.disk / name)
             self._known[name] = _stamp(self.disk / name)

@@ -94,8 +94,13 @@ class Mounted:
 
     def commit(self) -> None:
         """Makes what was written last."""
-        if self._volume is not None:
+        if self._volume is None:
+            return
+        try:
             self._volume.commit()
+        except RuntimeError as error:  # after a commit Modal reloads, which fails while the run reads its data
+            if "open files" not in str(error):
+                raise
 
 
 class Modal:

@@ -63,7 +63,7 @@ def download(volume: Volume, run: str, folder: Path, wanted: Callable[[str], boo
     for entry in sorted(volume.entries(start.rstrip("/")), key=lambda entry: entry.path):
         name = entry.path.removeprefix(start)
         target = folder / name
-        if not wanted(name) or _same(target, entry):
+        if target.name.startswith(".") or not wanted(name) or _same(target, entry):
             continue
         if _fetch(volume, entry, target, listed.get(name)):
             came.append(name)

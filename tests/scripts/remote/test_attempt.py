@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,6 +109,31 @@ def test_data_must_be_on_the_volume_and_whole(tmp_path):
 
 def test_a_configuration_that_composes_differently_there_is_refused(tmp_path):
     assert "where it was sent" in attempt(tmp_path, digest="0")[0]["message"]
+
+
+def test_a_volume_that_fails_while_the_run_goes_on_does_not_stop_it(tmp_path, monkeypatch, capsys):
+    class Slow:
+        """A command that is asked three times before it has ended."""
+
+        process, asked = SimpleNamespace(returncode=0), 0
+
+        def __init__(self, command, folder, environment):
+            pass
+
+        def ended(self, seconds):
+            self.asked += 1
+            return self.asked > 2
+
+    class Failing(Container):
+        def commit(self) -> None:
+            super().commit()
+            if self.commits == 2:
+                raise RuntimeError("the volume is away")
+
+    monkeypatch.setattr(job, "Child", Slow)
+    result, container = attempt(tmp_path, container=Failing(), save_seconds=-1.0)
+    assert result["state"] == "finished" and container.commits == 4  # at the start, twice while it runs, at the end
+    assert capsys.readouterr().out.count("the volume is away") == 1
 
 
 def test_the_gpu_is_read_from_nvidia_smi(tmp_path, monkeypatch):

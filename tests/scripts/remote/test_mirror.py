@@ -64,6 +64,7 @@ def test_a_kill_within_a_copy_leaves_the_old_file_whole(pair, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pair.save()
     assert (pair.volume / "checkpoints/step_1").read_text() == "one"
+    assert "checkpoints/.step_1.part" in names(pair.volume)
     fresh = Mirror(pair.disk.parent / "elsewhere", pair.volume)
     monkeypatch.undo()
     fresh.restore()

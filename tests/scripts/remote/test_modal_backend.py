@@ -64,6 +64,21 @@ def test_without_a_token_every_call_says_so_in_one_sentence():
     assert mounted.call == "local"
 
 
+def test_a_commit_that_only_failed_to_reload_is_one(monkeypatch):
+    class Volume:
+        said = "there are open files preventing the operation: path data/x is open"
+
+        def commit(self):
+            raise RuntimeError(self.said)
+
+    mounted = Mounted("v")
+    monkeypatch.setattr(mounted, "_volume", Volume())
+    mounted.commit()
+    monkeypatch.setattr(Volume, "said", "volume not found")
+    with pytest.raises(RuntimeError, match="not found"):
+        mounted.commit()
+
+
 def test_the_function_that_modal_would_call_trains_from_what_the_image_holds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spec = spec_of(prepare(TINY, Options()))

@@ -68,7 +68,7 @@ def stored(volume: FakeVolume, **files: str) -> None:
 
 
 def test_a_download_brings_what_differs_and_then_nothing(volume):
-    stored(volume, metrics="1", checkpoints__a="aa")
+    stored(volume, metrics="1", checkpoints__a="aa", **{"checkpoints__.b.part": "half"})
     home = Path("outputs/r")
     assert download(volume, "r", home, everything) == ["checkpoints/a", "metrics"]
     assert download(volume, "r", home, everything) == []
