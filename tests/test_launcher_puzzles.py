@@ -50,13 +50,21 @@ def test_every_option_takes_two_steps(group, option, data):
     assert summary.steps == 2
 
 
-@pytest.mark.parametrize("name", [name for name in options("experiment") if name.startswith(PUZZLES)])
-def test_every_experiment_takes_two_steps(name, data):
-    changed = ["evaluation=none", "precision=fp32", "optimizer.schedule.warmup=1"]
-    assert two_steps(data, f"experiment={name}", *changed, *SMALL).steps == 2
-
-
 def test_the_evaluation_tells_the_sets_apart(data):
     summary = two_steps(data, *SMALL, "dataloaders=sudoku", "model=trm_mlp", "evaluation=puzzles", "eval_every=2s")
     names = [name for name in summary.latest if "exact_accuracy" in name]
     assert any("easy" in name for name in names) and any("hard" in name for name in names)
+
+
+@pytest.mark.parametrize("option", [o for o in options("experiment") if o.startswith(PUZZLES)])
+def test_every_experiment_takes_two_steps_and_is_judged(option, data):
+    summary = two_steps(data, f"experiment={option}", *SMALL[1:], "precision=fp32", "optimizer.schedule.warmup=1")
+    assert summary.steps == 2 and any(name.startswith("eval/exact_accuracy_5_") for name in summary.latest)
+
+
+def test_pictures_are_drawn_with_the_judgement(data):
+    overrides = [text for text in TINY if "pictures" not in text]
+    overrides += ["experiment=sudoku4", *SMALL[1:], "evaluation.quiet=true"]
+    summary = launcher.train(compose(overrides), data / "t", overrides)
+    assert {path.suffix for path in (data / "t" / "samples").iterdir()} == {".png", ".gif"}
+    assert str(summary.latest["samples/0"]).endswith(".png")
