@@ -124,6 +124,7 @@ def _unused(estimator: Any, notes: dict[str, list[Watch]]) -> dict[str, list[str
             continue
         read = set(means_of(estimator)) | OWN | set(estimator.network.carry)
         read |= {key for op in estimator.network.updates for key in op.inputs}
+        read |= {op.identifier for op in estimator.network.ops}  # a table's step reads it
         read |= {key for op in estimator.network.ops if isinstance(op, ObjectiveOp) for key in op.objective.extras}
         read |= {key for trace in estimator.traces if active(trace.mode, mode) for key in trace.inputs}
         for key in sorted(set().union(*(watch.made - watch.read for watch in watches)) - read):
