@@ -41,7 +41,10 @@ def main(arguments: list[str], provider: Provider | None = None) -> int:
         name, given = read(arguments)
         COMMANDS[name][0](provider or modal(), given)
 
-    return run_command(work, str(__doc__), arguments)
+    try:
+        return run_command(work, str(__doc__), arguments)
+    except KeyboardInterrupt:  # of what is shown here; what runs there goes on
+        return 130
 
 
 def read(arguments: list[str]) -> tuple[str, Given]:

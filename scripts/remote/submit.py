@@ -50,10 +50,9 @@ def send(provider: Provider, request: Request) -> int:
     try:
         result = provider.calls.spawn(spec_of(request), options.detach, told)
     except KeyboardInterrupt:
-        result = None
         if not sent:
-            print("stopped: nothing was sent to run; data that is on the volume stays there.", file=sys.stderr)
-            return 130
+            raise
+        result = None
     if result is None:
         print(_ways(name, options.volume))
         return 0 if options.detach else 130
@@ -112,3 +111,6 @@ def main(arguments: list[str], provider: Provider | None = None) -> int:
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped: no run was sent; data that is on the volume stays there.", file=sys.stderr)
+        return 130

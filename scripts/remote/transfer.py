@@ -25,7 +25,8 @@ def read_json(volume: Volume, path: str) -> dict[str, Any]:
 def upload(volume: Volume, path: str, say: Callable[[str], None] = print) -> int:
     """Sends a file or folder, at the same path; only files that are missing there, of another size, or newer here.
 
-    The list of all files goes first: a job refuses to read what is not all there. Returns the number of files sent.
+    The list of all files goes first: a job refuses to read what is not all there. A run that was trained there stays
+    as it is. Returns the number of files sent.
     """
     place = Path(path)
     files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file() and not _hidden(p, place))
@@ -33,6 +34,8 @@ def upload(volume: Volume, path: str, say: Callable[[str], None] = print) -> int
     if not sizes:
         raise UsageError(f"{path} holds no files; nothing to send.")
     there = {entry.path: entry for entry in volume.entries(path)}
+    if there and path.startswith("outputs/") and not read_json(volume, status.manifest_of(path)):
+        return 0  # here is an older copy at best
     new = [file for file in files if _differs(file, there.get(file.as_posix()))]
     if not new:
         return 0

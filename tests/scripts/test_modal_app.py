@@ -96,6 +96,15 @@ def test_logs_are_in_the_order_of_attempts(provider, capsys):
     assert capsys.readouterr().out == "live\n"
 
 
+def test_ctrl_c_ends_what_is_shown(provider, monkeypatch):
+    def stopped(call):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(provider.calls, "logs", stopped)
+    assert run(provider, "logs", "two", "follow=true") == 130 and not provider.calls.cancelled
+
+
 def test_cancel_tells_the_call_and_how_to_go_on(provider, capsys):
     assert run(provider, "cancel", "two") == 0
     assert provider.calls.cancelled == ["fc-two"] and "run_name=two resume=true" in capsys.readouterr().out

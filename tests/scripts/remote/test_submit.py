@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from scripts.remote import status, submit
+from scripts.remote.backend import Call
 from tests.scripts.remote.fake import FakeProvider
 from tests.scripts.remote.test_mirror import fill, names
 
@@ -50,13 +51,26 @@ def test_ctrl_c_leaves_the_run_alone_and_tells_how_to_find_it(provider, capsys):
     assert "logs x volume=other" in out and "cancel x volume=other" in out and not provider.calls.cancelled
 
 
-def test_ctrl_c_before_anything_was_sent_says_so(provider, capsys, monkeypatch):
+@pytest.mark.parametrize("moment", ["upload", "spawn"])
+def test_ctrl_c_before_a_run_was_sent_says_so(provider, capsys, monkeypatch, moment):
     def stopped(*given):
         raise KeyboardInterrupt
 
+    fill(Path("data/fashion_mnist"), a="1")
+    monkeypatch.setattr(provider.calls if moment == "spawn" else provider.volume("mlx-lab"), moment, stopped)
+    assert submit.main(FASHION, provider) == 130
+    assert "no run was sent" in capsys.readouterr().err and not Path("outputs/x/modal.json").exists()
+
+
+def test_ctrl_c_after_it_was_sent_does_not_lose_it(provider, capsys, monkeypatch):
+    def stopped(spec, detach, told):
+        told(Call("fc-7", "https://modal.com"))
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(provider.calls, "spawn", stopped)
-    assert submit.main(["--backend", "modal", "run_name=x"], provider) == 130
-    assert "nothing was sent" in capsys.readouterr().err and not Path("outputs/x/modal.json").exists()
+    assert submit.main(["--backend", "modal", "run_name=x"], provider) in (0, 130)
+    assert "modal_app.py cancel x" in capsys.readouterr().out
+    assert json.loads(Path("outputs/x/modal.json").read_text())["call"] == "fc-7"
 
 
 def test_an_old_driver_is_met_with_cuda_12_once(provider, capsys):

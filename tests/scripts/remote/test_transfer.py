@@ -57,6 +57,18 @@ def test_a_lost_upload_goes_on_and_no_job_reads_what_is_there_so_far(volume, mon
     assert "2 of 2 files sent" in capsys.readouterr().out
 
 
+def test_a_run_that_was_trained_there_is_not_replaced_by_a_copy_from_here(volume, monkeypatch):
+    stored(volume, metrics="1, 2 and 3")
+    fill(Path("outputs/r"), metrics="1", checkpoint="c")
+    assert upload(volume, "outputs/r") == 0 and (volume.store / "outputs/r/metrics").read_text() == "1, 2 and 3"
+    fill(Path("outputs/s"), metrics="1", checkpoint="c")
+    monkeypatch.setattr(transfer, "FILES", 1)
+    volume.lose_after = 2
+    with pytest.raises(UsageError, match="goes on from there"):
+        upload(volume, "outputs/s")
+    assert upload(volume, "outputs/s") == 1  # one that was trained here is completed
+
+
 def test_nothing_to_send_is_said(volume):
     Path("data/x").mkdir(parents=True)
     with pytest.raises(UsageError, match="holds no files"):
