@@ -3,8 +3,8 @@
 python benchmarks/puzzle_step.py --model trm_mlp|trm|hrm [--device gpu] [--precision bf16] [--batch 768]
                                  [--reference DIR --torch-python PATH [--compiled]] [--through 192]
 
-A step is whole: forward, backward, optimizer (ours AdamATan2, theirs PyTorch's fused AdamW) and EMA, on one batch again
-and again; theirs also moves the puzzle embedding, and its metrics stay on the device. DIR is a checkout of
+A step is whole: forward, backward, optimizer (ours AdamATan2, theirs PyTorch's fused AdamW), SignSGD of the puzzle
+embedding and EMA, on one batch again and again; metrics stay on the device. DIR is a checkout of
 github.com/SamsungSAILMontreal/TinyRecursiveModels (trm, trm_mlp) or github.com/sapientinc/HRM (hrm). --through: batch
 size of two more runs of ours, with and without gradients through all cycles, for their peak memory.
 """
@@ -32,6 +32,7 @@ from losses.act import ACT  # noqa: E402
 from models.hrm import HRM  # noqa: E402
 from models.trm import TRM  # noqa: E402
 from optimizers.adam_atan2 import AdamATan2  # noqa: E402
+from optimizers.sign_sgd import SignSGD  # noqa: E402
 from runtime.device import describe, select  # noqa: E402
 from runtime.errors import UsageError  # noqa: E402
 from runtime.op import ObjectiveOp  # noqa: E402
@@ -57,7 +58,7 @@ class Through(TRM):
 def model_of(given: argparse.Namespace) -> TRM | HRM:
     """The network of a benchmark, from seed 0."""
     mx.random.seed(0)
-    sizes: Any = {"hidden": given.hidden, "heads": given.heads}
+    sizes: Any = {"hidden": given.hidden, "heads": given.heads, "ids": 1}
     if given.model == "hrm":
         return HRM(VOCABULARY, LENGTH, **sizes)
     kind = Through if given.all_cycles else TRM
@@ -68,7 +69,8 @@ def worker(given: argparse.Namespace) -> dict:
     """Ours in this process, through the estimator, as the launcher trains."""
     model, rng = model_of(given), np.random.default_rng(0)
     objective = ACT(q_continue=given.model == "hrm")
-    update = UpdateOp(model, "loss", partial(AdamATan2, weight_decay=1.0), 1e-4, ema=[0.999])
+    table = {"optimizer": partial(SignSGD, weight_decay=1.0), "learning_rate": 1e-4}
+    update = UpdateOp(model, "loss", partial(AdamATan2, weight_decay=1.0), 1e-4, ema=[0.999], table=table)
     batches = Batches((given.batch, LENGTH))
     batches.batch = {
         "x": rng.integers(1, VOCABULARY, (given.batch, LENGTH), np.int32),
