@@ -49,11 +49,12 @@ def status_of(volume: Volume, run: str) -> dict[str, Any]:
 def show(provider: Provider, given: Given) -> None:
     """The table of runs."""
     found = statuses(provider.volume(given.options.volume))
-    print(f"{'run':<24}{'state':<11}{'step':>9}{'attempt':>9}  {'gpu':<12}{'heard of':<14}{'call'}")
+    width = max([len(told["name"]) for told in found], default=0) + 2
+    print(f"{'run':<{width}}{'state':<11}{'step':>9}{'attempt':>9}  {'gpu':<12}{'heard of':<14}{'call'}")
     for told in found:
         ago = _ago(status.now() - told["updated"])
-        print(f"{told['name']:<24}{told['state']:<11}{told['step']:>9,}{told['attempt']:>9}  {told['gpu']:<12}{ago:<14}"
-              f"{told['call']}{'  ' + told['message'] if told['message'] else ''}")  # fmt: skip
+        place = f"{told['attempt']:>9}  {told['gpu']:<12}{ago:<14}{told['call']}"
+        print(f"{told['name']:<{width}}{told['state']:<11}{told['step']:>9,}{place}  {told['message']}".rstrip())
     if not found:
         print(f"the volume {given.options.volume} has no runs yet.")
 
@@ -64,7 +65,12 @@ def sync(provider: Provider, given: Given) -> None:
     runs = given.runs or [told["name"] for told in statuses(volume) if told["kind"] == "train"]
     for run in runs:
         status_of(volume, run)
-        bring(volume, run, lambda name: not name.startswith("checkpoints/"))
+        try:
+            bring(volume, run, lambda name: not name.startswith("checkpoints/"))
+        except UsageError as error:
+            if given.runs:
+                raise
+            print(f"{run}: left out. {error}")  # asked for everything: the others still come
 
 
 def checkpoints(provider: Provider, given: Given) -> None:
@@ -97,8 +103,11 @@ def fetch(provider: Provider, given: Given) -> None:
 def bring(volume: Volume, run: str, wanted: Callable[[str], bool]) -> None:
     """Files of a run home, and its rows into the dashboard."""
     folder = Path("outputs") / run
-    if (folder / "config.yaml").exists() and not (folder / "modal.json").exists():
+    if status.made_here(folder):
         raise UsageError(f"{folder} is of a run on this machine; rename it, so that {run} can come home.")
+    there = {Path(entry.path).name for entry in volume.entries(f"outputs/{run}")}
+    if went_on := sorted({path.name for path in folder.glob("resume-*.yaml")} - there):
+        raise UsageError(f"{folder} went on here ({went_on[0]}); rename it, so that {run} can come home.")
     came = download(volume, run, folder, wanted)
     if came and not (folder / "modal.json").exists():
         status.write(folder / "modal.json", status_of(volume, run))

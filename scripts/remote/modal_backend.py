@@ -10,12 +10,12 @@ from runtime.errors import UsageError
 
 try:
     import modal
-    from modal.exception import AuthError, Error
+    from modal.exception import AuthError, Error, FunctionTimeoutError, InputCancellation
 except ImportError as error:
     raise UsageError("Modal's package is not installed here: pip install -e '.[modal]'.") from error
 
 from scripts.remote.backend import Call, Entry
-from scripts.remote.job import Crashed, execute
+from scripts.remote.job import execute
 from scripts.remote.spec import ROOT, UNSENT, place_of
 
 
@@ -59,14 +59,7 @@ class ModalCalls:
         with _plainly(), modal.enable_output(), app.run(detach=True):
             call = function.spawn(**spec["arguments"])
             told(Call(call.object_id, app.get_dashboard_url()))
-            if detach:
-                return None
-            try:
-                return call.get()
-            except KeyboardInterrupt:  # outside, Modal would swallow it
-                return None
-            except Crashed as error:  # the function's own, after the last retry
-                return {"state": "crashed", "message": str(error)}
+            return None if detach else result_of(call)
 
     def cancel(self, call: str) -> None:
         """Stops a call and its retries; the function saves first."""
@@ -78,6 +71,22 @@ class ModalCalls:
         with _plainly():
             for entry in modal.FunctionCall.from_id(call).logs.stream():
                 yield entry.message
+
+
+def result_of(call: modal.FunctionCall) -> dict[str, Any] | None:
+    """Waits for a call's result; None after Ctrl-C. Modal raises here what ended the last attempt there."""
+    try:
+        return call.get()
+    except KeyboardInterrupt:  # further out, `app.run` would swallow it
+        return None
+    except InputCancellation:
+        return {"state": "cancelled", "message": ""}
+    except FunctionTimeoutError:
+        return {"state": "crashed", "message": "the last attempt ran out of time; go on with resume=true."}
+    except Error:
+        raise
+    except Exception as error:  # the function's own
+        return {"state": "crashed", "message": f"{type(error).__name__}: {error}"}
 
 
 class Mounted:

@@ -14,6 +14,7 @@ from runtime.errors import UsageError
 from scripts.compose import compose, run_name_of
 from scripts.remote.options import Options
 from scripts.remote.spec import place_of
+from scripts.remote.status import made_here
 
 FOLDERS = ("data", "outputs")  # of the working directory, here and on the volume
 NAMES = ("root", "folder", "file", "weights", "cache", "init_from")  # keys whose text is a path
@@ -49,6 +50,8 @@ def prepare(overrides: list[str], options: Options) -> Request:
         raise UsageError("device=cpu would leave the GPU idle; leave device out with --backend modal.")
     if config.output_dir != "outputs":
         raise UsageError(f"on Modal runs stand in outputs/ of the volume; leave out output_dir={config.output_dir}.")
+    if made_here(Path("outputs") / config.run_name):
+        raise UsageError(f"outputs/{config.run_name} is of a run on this machine; choose another run_name.")
     for plugin in config.plugins:
         place_of(plugin)
     paths = needed(OmegaConf.to_container(config))

@@ -49,3 +49,8 @@ def busy(found: dict[str, Any]) -> str:
     if found.get("state") in ("running", "clearing", "preempted") and now() - found["updated"] < ALIVE:
         return f"{found['name']} is running (call {found['call']}); wait, cancel it or choose another run_name."
     return ""
+
+
+def made_here(folder: Path) -> bool:
+    """Whether a run's folder on this machine is of a run that was started on it."""
+    return (folder / "config.yaml").exists() and not (folder / "modal.json").exists()

@@ -88,6 +88,17 @@ def test_a_run_of_this_machine_is_never_written_over(provider, capsys):
     assert Path("outputs/one/config.yaml").read_text() == "mine" and len(names(Path("outputs/one"))) == 1
 
 
+def test_a_run_that_went_on_here_is_left_alone_and_the_others_come(provider, capsys):
+    assert run(provider, "download", "one") == 0
+    fill(Path("outputs/one"), **{"resume-1.yaml": "", "metrics.jsonl": "gone on"})
+    assert run(provider, "download", "one") == 2 and "went on here (resume-1.yaml)" in capsys.readouterr().err
+    assert run(provider, "sync") == 0
+    assert "one: left out." in capsys.readouterr().out and Path("outputs/two/config.yaml").exists()
+    assert Path("outputs/one/metrics.jsonl").read_text() == "gone on"
+    fill(provider.volume("mlx-lab").store / "outputs/one", **{"resume-1.yaml": ""})  # it was resumed there
+    assert run(provider, "sync", "one") == 0 and Path("outputs/one/metrics.jsonl").read_text() != "gone on"
+
+
 def test_logs_are_in_the_order_of_attempts(provider, capsys):
     provider.calls.output = "live\n"
     assert run(provider, "logs", "one", "follow=true") == 0

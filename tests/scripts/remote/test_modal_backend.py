@@ -1,18 +1,28 @@
 """Modal's own objects, made without a token, and the very function that it would call, by `.local()`."""
 
+import contextlib
 import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 pytest.importorskip("modal", reason="an extra")
 
+import modal
+from modal import FunctionCall
+from modal.exception import AuthError, FunctionTimeoutError, InputCancellation, NotFoundError
+from modal.types import FileEntry, FileEntryType
+
 from runtime.errors import UsageError
-from scripts.remote.job import execute
-from scripts.remote.modal_backend import Modal, ModalCalls, Mounted, build
+from scripts.remote import modal_backend
+from scripts.remote.backend import Call, Entry
+from scripts.remote.job import Crashed, execute
+from scripts.remote.modal_backend import Modal, ModalCalls, Mounted, build, result_of
 from scripts.remote.options import Options
 from scripts.remote.request import prepare
 from scripts.remote.spec import build_spec
@@ -77,6 +87,96 @@ def test_a_commit_that_only_failed_to_reload_is_one(monkeypatch):
     monkeypatch.setattr(Volume, "said", "volume not found")
     with pytest.raises(RuntimeError, match="not found"):
         mounted.commit()
+
+
+@pytest.mark.parametrize(
+    ("raised", "state"),
+    [
+        (KeyboardInterrupt(), None),
+        (InputCancellation(), "cancelled"),
+        (FunctionTimeoutError(), "crashed"),
+        (Crashed("launcher.py ended with status 1"), "crashed"),
+        (OSError("disk full"), "crashed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_ended_the_last_attempt_is_the_result(raised, state):
+    class Ended:
+        def get(self):
+            raise raised
+
+    found = result_of(cast(FunctionCall, Ended())) or {}
+    assert found.get("state") == state and (state != "crashed" or found["message"])
+
+
+def test_modals_own_errors_are_no_result_of_the_run():
+    class Ended:
+        def get(self):
+            raise AuthError("no")
+
+    with pytest.raises(AuthError):
+        result_of(cast(FunctionCall, Ended()))
+
+
+class StubVolume:
+    """Modal's volume by its documented methods: paths may begin with a slash, folders are listed too."""
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+
+    def hydrate(self):
+        return self
+
+    def listdir(self, path, *, recursive=False):
+        if path == "/none":
+            raise NotFoundError("no such path")
+        assert recursive
+        return [FileEntry("/a/b.txt", FileEntryType.FILE, 7, 2), FileEntry("a", FileEntryType.DIRECTORY, 7, 0)]
+
+    def read_file(self, path):
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        yield self.files[path]
+
+    @contextlib.contextmanager
+    def batch_upload(self, force=False):
+        assert force  # or a second upload of a changed file is an error
+        pending: dict[str, bytes] = {}
+        yield SimpleNamespace(
+            put_file=lambda f, to: pending.update({to: f.read() if hasattr(f, "read") else f.read_bytes()})
+        )
+        self.files |= pending  # nothing is there before the batch ends
+
+
+def test_a_volume_is_listed_read_and_written_by_its_documented_methods(tmp_path, monkeypatch):
+    stub = StubVolume()
+    monkeypatch.setattr(modal.Volume, "from_name", lambda name, **given: stub)
+    volume = Modal().volume("v")
+    assert volume.entries("a") == [Entry("a/b.txt", 2, 7.0)] and volume.entries("none") == []
+    (tmp_path / "f").write_bytes(b"12")
+    volume.upload({"x/f": tmp_path / "f", "x/g": b"3"})
+    assert stub.files == {"/x/f": b"12", "/x/g": b"3"} and list(volume.read("x/f")) == [b"12"]
+    with pytest.raises(FileNotFoundError):
+        list(volume.read("x/none"))
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_call_is_spawned_in_a_detached_app_and_told_before_it_is_waited_for(monkeypatch, detach):
+    seen = []
+
+    @contextlib.contextmanager
+    def run(detach):
+        seen.append(f"detached {detach}")
+        yield
+        seen.append("left")
+
+    call = SimpleNamespace(object_id="fc-1", get=lambda: seen.append("waited") or {"state": "finished"})
+    app = SimpleNamespace(run=run, get_dashboard_url=lambda: "page")
+    function = SimpleNamespace(spawn=lambda **given: seen.append(given) or call)
+    monkeypatch.setattr(modal_backend, "build", lambda spec: (app, function))
+    result = ModalCalls().spawn({"arguments": {"job": JOB}}, detach, seen.append)
+    assert seen == ["detached True", {"job": JOB}, Call("fc-1", "page"), *([] if detach else ["waited"]), "left"]
+    assert result == (None if detach else {"state": "finished"})
 
 
 def test_the_function_that_modal_would_call_trains_from_what_the_image_holds(tmp_path, monkeypatch):

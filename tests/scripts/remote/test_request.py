@@ -30,6 +30,15 @@ def test_data_must_be_here_or_said_to_be_on_the_volume():
     assert prepare(FASHION, Options()).paths == ["data/fashion_mnist"]
 
 
+def test_a_name_of_a_run_on_this_machine_is_taken():
+    Path("outputs/x").mkdir(parents=True)
+    Path("outputs/x/config.yaml").write_text("")
+    with pytest.raises(UsageError, match="outputs/x is of a run on this machine"):
+        prepare(["run_name=x"], Options())
+    Path("outputs/x/modal.json").write_text("{}")  # it came home from there
+    assert prepare(["run_name=x"], Options()).run_name == "x"
+
+
 def test_a_file_inside_a_folder_that_is_sent_is_not_sent_twice():
     assert needed({"a": {"root": "data/x"}, "b": [{"file": "data/x/y.npz"}], "c": "data/xy"}) == ["data/x", "data/xy"]
 
