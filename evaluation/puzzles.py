@@ -97,8 +97,7 @@ class PuzzleAccuracy(Evaluator):
         parts: list[tuple[np.ndarray, ...]] = []
         symmetry = SYMMETRIES[self.symmetry] if self.symmetry else None
         rng = np.random.default_rng([self.seed, STREAM])
-        with tqdm(total=len(rows), desc="evaluation", unit="puzzle", file=sys.stderr, dynamic_ncols=True, leave=False,
-                  disable=self.quiet, mininterval=0.2 if sys.stderr.isatty() else 30.0) as bar:  # fmt: skip
+        with progress(len(rows), self.quiet) as bar:
             for batch, real in batches(source, rows, self.batch):
                 parts.append(tuple(part[:real] for part in self.judged(run, batch, steps, symmetry, rng)))
                 bar.update(real)
@@ -132,6 +131,12 @@ class PuzzleAccuracy(Evaluator):
         chosen = [voted(np.stack([b[k] for b in ballots]), np.stack([t[k] for t in trust])) for k in range(len(kept))]
         wins = [((answer == label) | (label == IGNORED)).all(axis=1) for answer in chosen]
         return tuple(np.stack(part, axis=1) for part in (exact, cells, q, wins))
+
+
+def progress(total: int, quiet: bool) -> tqdm:
+    """A bar that counts puzzles; seldom drawn where nobody looks at a terminal, not at all if `quiet`."""
+    return tqdm(total=total, desc="evaluation", unit="puzzle", file=sys.stderr, dynamic_ncols=True, leave=False,
+                disable=quiet, mininterval=0.2 if sys.stderr.isatty() else 30.0)  # fmt: skip
 
 
 def rolled(run: Run, batch: NumpyBatch, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -3,6 +3,8 @@
 usage: python scripts/build_puzzles.py KIND ... (KIND --help says more)
 
   sudoku   from files of Sudokus, or made up
+  maze     random walls, the answer is a shortest path
+  arc      ARC-AGI-1 or 2 with augmentations
 """
 
 import sys
@@ -11,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
 
 from runtime.errors import UsageError, closest
-from scripts import build_sudoku
+from scripts import build_arc, build_mazes, build_sudoku
 from scripts.arguments import command
 
-KINDS = {"sudoku": build_sudoku.main}
+KINDS = {"sudoku": build_sudoku.main, "maze": build_mazes.main, "arc": build_arc.main}
 
 
 def refuse(arguments: list[str]) -> None:

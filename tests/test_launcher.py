@@ -159,7 +159,7 @@ def two_steps(folder, *overrides):
 
 
 ELSEWHERE = ("gpt", "transformer", "cvae", "dcgan")  # test_launcher_models.py
-PUZZLES = ("trm", "hrm", "act", "sudoku")  # test_launcher_puzzles.py
+PUZZLES = ("trm", "hrm", "act", "sudoku", "maze", "arc")  # test_launcher_puzzles.py
 CASES = [
     (group, option)
     for group in groups()
@@ -230,7 +230,9 @@ IMAGES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("option", [o for o in options("evaluation") if o not in ("images", "fid", "eis", "puzzles")])
+@pytest.mark.parametrize(
+    "option", [o for o in options("evaluation") if o not in ("images", "fid", "eis", "puzzles", "arc")]
+)
 def test_every_evaluation_gives_numbers_and_floors(option, tmp_path):
     summary = two_steps(tmp_path, f"evaluation={option}", *EVALUATIONS[option], "solver.steps=2",
                         *(["model=cnn", "model.channels=4", "batch_size=8"] if option == "digits" else []))  # fmt: skip

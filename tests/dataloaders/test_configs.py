@@ -11,7 +11,7 @@ from runtime.instantiate import build, locate
 FILES = sorted((Path(__file__).parents[2] / "configs" / "dataloaders").glob("*.yaml"))
 OWN_DATA = {  # need files that not every machine has
     "mnist", "fashion_mnist", "cifar10", "cifar10_augmented", "image_folder", "celeba", "imagenet", "imagenet_latents",
-    "sudoku", "sudoku4", "sudoku6",
+    "sudoku", "sudoku4", "sudoku6", "maze", "maze15", "arc",
 }  # fmt: skip
 BUILT_IN = {
     "kmeans", "eight_gaussians", "moons", "checkerboard", "two_spirals", "pairs", "gaussians_to_moons", "digits",

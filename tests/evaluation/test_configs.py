@@ -13,7 +13,7 @@ from runtime.instantiate import build, locate
 FOLDER = Path(__file__).parents[2] / "configs" / "evaluation"
 
 
-NAMES = ["points", "gaussians_to_moons", "digits", "images", "copying", "fid", "eis", "puzzles"]
+NAMES = ["points", "gaussians_to_moons", "digits", "images", "copying", "fid", "eis", "puzzles", "arc"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,7 +26,7 @@ def test_config_builds_and_is_complete(name):
     assert isinstance(build(config), Evaluator)
     parameters = inspect.signature(locate(config["_target_"])).parameters
     assert set(config) == {"_target_", *parameters}
-    if name in ("points", "images", "fid", "eis", "puzzles"):  # the general ones show the defaults
+    if name in ("points", "images", "fid", "eis", "puzzles", "arc"):  # the general ones show the defaults
         for key, parameter in parameters.items():
             default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
             assert default is parameter.empty or config[key] == default, key
