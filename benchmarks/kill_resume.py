@@ -1,7 +1,8 @@
 """Kills a run with SIGKILL at random moments and resumes it; the end must equal an uninterrupted run's, bit for bit.
 
-python benchmarks/kill_resume.py --kills 20 [--steps 2000] [--seed 0]
+python benchmarks/kill_resume.py --kills 20 [--steps 2000] [--seed 0] [OVERRIDE ...]
 
+OVERRIDE: of the experiment, in place of a small network for points.
 Compares final checkpoints (every array), metrics.jsonl and trackio's rows (all but wall-clock values). Exit status 1 if
 anything differs. Prints one JSON line.
 """
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,12 +33,14 @@ import mlx.core as mx  # noqa: E402
 
 from training import checkpoint  # noqa: E402
 
+POINTS = ("model.hidden=64", "batch_size=512")
 
-def command(name: str, folder: Path, steps: int, resume: bool) -> list[str]:
+
+def command(name: str, folder: Path, steps: int, resume: bool, overrides: Sequence[str] = POINTS) -> list[str]:
     """The launcher's command line: short epochs, dropout-free but with EMA, evaluation and mid-epoch checkpoints."""
     return [
         sys.executable, str(ROOT / "launcher.py"), f"run_name={name}", f"output_dir={folder}", f"max_steps={steps}",
-        "epochs=null", "evaluation=none", "traces.evaluation.pictures=null", "model.hidden=64", "batch_size=512",
+        "epochs=null", "evaluation=none", "traces.evaluation.pictures=null", *overrides,
         "eval_every=150s", "save_every=40s", "trackio.log_every=7", "trackio.project=kill-resume", "device=cpu",
         *(["resume=true"] if resume else []),
     ]  # fmt: skip
@@ -91,12 +96,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("overrides", nargs="*", default=POINTS)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kill_resume_"))
+    launched = partial(command, folder=folder, steps=options.steps, overrides=options.overrides)
     environment = {**os.environ, "TRACKIO_DIR": str(folder / "trackio")}
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     began = time.perf_counter()
-    subprocess.run(command("whole", folder, options.steps, False), check=True, **quiet)
+    subprocess.run(launched("whole", resume=False), check=True, **quiet)
     whole_seconds = time.perf_counter() - began
 
     draw = random.Random(options.seed)
@@ -104,7 +111,7 @@ def main() -> int:
     targets = sorted(draw.randrange(options.steps * 9 // 10) for _ in range(options.kills))
     kills, moments = 0, []
     for number, target in enumerate(targets):
-        child = subprocess.Popen(command("killed", folder, options.steps, (folder / "killed").exists()), **quiet)
+        child = subprocess.Popen(launched("killed", resume=(folder / "killed").exists()), **quiet)
         if number % 4 == 3:
             time.sleep(draw.uniform(0.2, 1.2))
         else:
@@ -117,7 +124,7 @@ def main() -> int:
         if child.returncode not in (0, -signal.SIGKILL):
             print(child.communicate()[1][-2000:], file=sys.stderr)
             return 1
-    subprocess.run(command("killed", folder, options.steps, True), check=True, **quiet)
+    subprocess.run(launched("killed", resume=True), check=True, **quiet)
     result = {"kills": kills, "killed_after_row": moments, "steps": options.steps, **compare(folder)}
     print(json.dumps({"benchmark": "kill_resume", **result, "whole_run_seconds": round(whole_seconds, 1)}))
     equal = all(value for key, value in result.items() if key.endswith("_equal"))

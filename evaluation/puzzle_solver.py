@@ -33,18 +33,22 @@ def halting(rows: np.ndarray, tokens: np.ndarray, q: np.ndarray) -> np.ndarray:
 class PuzzleSolver:
     """Runs a recursive model (see models/recursive.py) on any number of puzzles, `batch` at once.
 
+    Where the model has embeddings of puzzles, that of identifier 0 is taken, the references' for puzzles of one kind.
     A puzzle's answer does not depend on the others, nor on `batch`, but for rounding. One step is compiled, for `batch`
     rows; towards the end, where fewer puzzles are left, for halves of it.
     """
 
     def __init__(self, model: Any, batch: int):
         self.model, self.batch = model, batch
+        table = getattr(model, "table", None)
+        self.embedding = None if table is None else table[mx.array([0])]
         self._step = mx.compile(self._stepped, inputs=[model.state])
 
     def _stepped(self, x: mx.array, y: mx.array, z: mx.array, new: mx.array) -> tuple[mx.array, ...]:
         starts = self.model.start(len(x))
         y, z = (mx.where(new[:, None, None], start, state) for start, state in zip(starts, (y, z), strict=True))
-        y, z, logits, q = self.model(x, y, z)
+        rows = None if self.embedding is None else mx.repeat(self.embedding, len(x), axis=0)
+        y, z, logits, q = self.model(x, y, z, rows)
         return y, z, logits.argmax(axis=-1), q[:, 0]
 
     def __call__(self, puzzles: np.ndarray, steps: int, done: Done = never, told: Callable[[int], Any] = int) -> Solved:

@@ -150,13 +150,15 @@ class ACT(Objective):
     def rollout(self, model, batch: Batch, steps: int | None = None) -> Iterator[tuple[mx.array, mx.array]]:
         """After every supervision step the predicted tokens (B, S) int32 and the halting logit (B,), unevaluated.
 
-        steps: None for those of the training. One step is compiled, for each shape of batch["x"] once.
+        Without "puzzle" in the batch all have identifier 0. steps: None for those of the training. One step
+        is compiled, for each shape of batch["x"] once.
         """
         if self._stepper is None or self._stepper[0] is not model:
             self._stepper = (model, mx.compile(self._step(model), inputs=[model.state]))
         y, z = model.start(len(batch["x"]))
         table = getattr(model, "table", None)
-        rows = [] if table is None else [table[batch["puzzle"]]]
+        ids = batch["puzzle"] if "puzzle" in batch else mx.zeros(len(batch["x"]), mx.int32)
+        rows = [] if table is None else [table[ids]]
         for _ in range(self.steps if steps is None else steps):
             y, z, found, q = self._stepper[1](batch["x"], y, z, *rows)
             mx.eval(y, z, found, q)  # else the graphs of all steps are in memory at once

@@ -13,6 +13,8 @@ from runtime.run import Run
 from runtime.trees import flatten
 from training import checkpoint
 
+ROWS = "table.rows"  # of a model with embeddings of puzzles
+
 
 def export(run: Run, out: str | Path, kind: str, **about: Any) -> None:
     """Writes the model of a run in float16; raises UsageError for weights that are too large for it.
@@ -22,6 +24,8 @@ def export(run: Run, out: str | Path, kind: str, **about: Any) -> None:
     arrays = {name: array.astype(mx.float16) for name, array in flatten(run.model.parameters()).items()}
     if broken := [name for name, array in arrays.items() if not mx.isfinite(array).all().item()]:
         raise UsageError(f"the weights {broken[0]} are not finite in 16 bits; needed: values up to 65504.")
+    if (table := getattr(run.model, "table", None)) is not None:
+        arrays[ROWS] = table.state["rows"].astype(mx.float16)
     meta = {"kind": kind, "model": OmegaConf.to_container(run.config.model, resolve=True),
             "plugins": list(run.config.plugins), "step": run.step, "source": run.info.get("provenance")}  # fmt: skip
     checkpoint.save(Path(out), arrays, meta | about)
@@ -37,7 +41,9 @@ def opened(file: Path, kind: str) -> tuple[nn.Module, dict[str, Any]] | None:
         return None
     if meta.get("kind") != kind:
         raise UsageError(f"{file} is no run's checkpoint and no exported model of kind {kind}.")
-    model = build(meta["model"], plugins=tuple(meta["plugins"]))
+    model: Any = build(meta["model"], plugins=tuple(meta["plugins"]))
+    if ROWS in arrays:
+        model.table.state["rows"] = arrays.pop(ROWS).astype(mx.float32)
     model.load_weights([(name, array.astype(mx.float32)) for name, array in arrays.items()])
     model.train(False)
     mx.eval(model.parameters())

@@ -11,10 +11,12 @@ from models.trm import TRM
 S, STEPS = 16, 6
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=[0, 3], ids=["no embedding", "embeddings"])
+def model(request):
     mx.random.seed(0)
-    model = TRM(6, S, hidden=16, heads=2, high=1, low=2, mixer="mlp", prefix=2)
+    model = TRM(6, S, hidden=16, heads=2, high=1, low=2, mixer="mlp", prefix=2, ids=request.param)
+    if model.table is not None:
+        model.table.state["rows"] = mx.random.normal((3, 16))
     model.q_weight = mx.random.normal(model.q_weight.shape)  # so that rows halt at different steps
     model.q_bias = mx.zeros(2)
     model.eval()

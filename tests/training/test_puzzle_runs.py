@@ -17,7 +17,7 @@ from optimizers.sign_sgd import SignSGD
 from runtime.op import ObjectiveOp
 from scripts.compose import compose
 from tests.training.by_hand import KEY, weights
-from training import checkpoint
+from training import checkpoint, exported
 from training.experiment import evaluate_run, load_run
 from training.network import Network
 from training.step import TrainStep
@@ -84,6 +84,14 @@ def test_a_checkpoint_brings_the_table_to_evaluations_and_fine_tuning(data, tmp_
     tuned = run(data, tmp_path / "tuned", *EMBEDDED, f"init_from={tmp_path / 'r'}", "optimizer.table.learning_rate=0",
                 "max_steps=1")  # fmt: skip
     np.testing.assert_array_equal(tuned["table.rows"], kept["table.rows"])
+
+
+def test_an_exported_model_brings_its_table(data, tmp_path):
+    kept = run(data, tmp_path / "r", *EMBEDDED)
+    exported.export(load_run(tmp_path / "r"), tmp_path / "small.safetensors", "puzzles")
+    model, _ = exported.opened(tmp_path / "small.safetensors", "puzzles") or (None, None)
+    assert isinstance(model, TRM) and model.table is not None
+    np.testing.assert_array_equal(np.array(model.table.state["rows"]), np.float16(kept["table.rows"]))
 
 
 def test_answers_depend_on_the_puzzles_row():
