@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from domains import sudoku
-from evaluation.puzzle_solver import Solved
+from evaluation.puzzle_solver import PuzzleSolver, Solved
 from evaluation.sudoku_answers import to_grids
 from losses.act import ACT
 from models.trm import TRM
@@ -159,6 +159,27 @@ def test_an_exported_file_holds_the_weights_in_16_bits_and_the_steps(small, file
         np.testing.assert_array_equal(np.array(array), np.array(own[name]).astype(np.float16), name)
     assert file.stat().st_size < 2 * sum(array.size for array in own.values()) + 4096
     assert checkpoint.load(file)[1]["step"] == 7
+
+
+def test_an_embedding_of_the_puzzles_goes_along(tmp_path):
+    sizes = {**SIZES, "prefix": 1, "ids": 2}
+    model = TRM(**sizes)
+    model.table.state["rows"] = mx.arange(32).reshape(2, 16).astype(mx.float32)
+    model.q_weight = mx.ones((2, 16)) * mx.arange(16)
+    run = run_of(model)
+    run.config.model = {"_target_": "models.trm.TRM", **sizes}
+    out = tmp_path / "table.safetensors"
+    puzzle_models.exported.export(run, out, puzzle_models.KIND, steps=4)
+    found, _ = puzzle_models.load(out, "cpu")
+    assert mx.array_equal(found.table[mx.array([0, 1])], model.table[mx.array([0, 1])]).item()
+    puzzles = np.array([sudoku.parse(line, 1, 4) for line in FOUR], np.int32) + 1
+    batch = {"x": mx.array(puzzles), "puzzle": mx.zeros(2, mx.int32)}
+    *_, (tokens, q) = ACT().rollout(found, batch, 3)
+    solved = PuzzleSolver(found, 2)(puzzles, 3)
+    np.testing.assert_array_equal(solved.tokens, np.array(tokens))
+    np.testing.assert_allclose(solved.q, np.array(q), atol=1e-4)
+    found.table.state["rows"] = mx.zeros((2, 16))
+    assert np.abs(PuzzleSolver(found, 2)(puzzles, 3).q - solved.q).max() > 1e-3
 
 
 def test_what_is_no_puzzle_model_is_told(small, file, tmp_path, monkeypatch):
