@@ -10,7 +10,7 @@ usage: python scripts/solve_puzzles.py puzzles=FILE [key=value ...]
   steps=STEPS        supervision steps a try; left out: as many as in training
   vote=1             tries at most: what has no valid answer is tried again under a random symmetry of the rules
   halt=rules         a try ends once its answer keeps rules and clues; model: once the model halts; never: after `steps`
-  batch=SIZE         puzzles at once; left out: 4 on a CPU, 512 on a GPU
+  batch=SIZE         puzzles at once; left out: 8 on a CPU, 512 on a GPU
   ema=true           of a run; true: the first average kept; false: the plain weights; 0.999: the average of that decay
   seed=0             of the symmetries
   device=auto        auto, gpu or cpu
@@ -160,7 +160,7 @@ def work(arguments: list[str]) -> None:
     model, trained = load(given.checkpoint, given.device, weights(given.ema))
     steps = given.steps or trained
     puzzles, solutions, numbers = read(given.puzzles, side_of(model))
-    solver = PuzzleSolver(model, given.batch or (4 if mx.default_device() == mx.Device(mx.cpu) else 512))
+    solver = PuzzleSolver(model, given.batch or (8 if mx.default_device() == mx.Device(mx.cpu) else 512))
     began = time.perf_counter()
     total, unit = (len(puzzles), "puzzle") if given.vote == 1 else (None, "try")
     with tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False,

@@ -11,7 +11,8 @@ usage: python scripts/visualize.py checkpoint=outputs/first [key=value ...]
 
 samples.png, comparison.png (one step, several, the ODE, from the same noise), denoising.gif; for points of the plane
 also paths.png, field.png (models without classes) and jumps.png (average velocities); for images also neighbours.png;
-curves.png where the run has metrics. `visualizers/vis_all.sh` does this for every run in outputs/.
+curves.png where the run has metrics. Of puzzle models instead puzzles.png, held-out puzzles and the answers to them,
+and puzzles.gif, how they come about step by step. `visualizers/vis_all.sh` does this for every run in outputs/.
 """
 
 import sys
@@ -33,7 +34,9 @@ from scripts.arguments import at_least, command, parse, weights
 from scripts.sampling import add_data, labels, opened
 from solvers.dopri5 import Dopri5
 from training import checkpoint
+from training.experiment import load_run
 from visualizers.curves import plot_curves, read_metrics
+from visualizers.puzzles import PuzzlePicture
 
 
 @dataclass
@@ -93,13 +96,18 @@ def work(arguments: list[str]) -> None:
     at_least(0, seed=given.seed)
     device.select(given.device)  # type: ignore[arg-type]  # it refuses other words
     file = checkpoint.find(given.checkpoint)
-    run = opened(str(file), weights(given.ema), None, {}, None)
-    add_data(run, needed=True, label=None)
-    pictures.check(run, "samples.png", "denoising.gif", None, None)
     home = file.parent.parent
     folder = Path(given.out) if given.out else home / "pictures"
-    for name, draw in draws(run, given.seed, given.steps).items():
-        print(draw(str(folder / name)))
+    run = load_run(file, weights(given.ema), data=False)
+    if hasattr(run.objective, "rollout"):
+        add_data(run, needed=True, label=None)
+        print("\n".join(map(str, PuzzlePicture()(run, folder))))
+    else:
+        run = opened(str(file), weights(given.ema), None, {}, None)
+        add_data(run, needed=True, label=None)
+        pictures.check(run, "samples.png", "denoising.gif", None, None)
+        for name, draw in draws(run, given.seed, given.steps).items():
+            print(draw(str(folder / name)))
     if curves := draw_curves(home / "metrics.jsonl", str(folder / "curves.png")):
         print(curves)
 

@@ -11,7 +11,7 @@ from dataloaders.puzzle_files import Split, write
 from domains import maze
 from domains.sudoku import tokens
 from domains.sudoku_generator import generated
-from scripts import build_arc
+from scripts import build_arc, visualize
 from scripts.compose import compose, groups, options
 from tests.test_launcher import PUZZLES, TINY
 
@@ -100,3 +100,5 @@ def test_pictures_are_drawn_with_the_judgement(data):
     summary = launcher.train(compose(overrides), data / "t", overrides)
     assert {path.suffix for path in (data / "t" / "samples").iterdir()} == {".png", ".gif"}
     assert str(summary.latest["samples/0"]).endswith(".png")
+    assert visualize.main([f"checkpoint={data / 't'}", "device=cpu"]) == 0
+    assert {path.name for path in (data / "t" / "pictures").iterdir()} >= {"puzzles.png", "puzzles.gif"}

@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -163,14 +164,14 @@ def test_an_exported_file_holds_the_weights_in_16_bits_and_the_steps(small, file
 
 def test_an_embedding_of_the_puzzles_goes_along(tmp_path):
     sizes = {**SIZES, "prefix": 1, "ids": 2}
-    model = TRM(**sizes)
+    model: Any = TRM(**sizes)
     model.table.state["rows"] = mx.arange(32).reshape(2, 16).astype(mx.float32)
     model.q_weight = mx.ones((2, 16)) * mx.arange(16)
     run = run_of(model)
     run.config.model = {"_target_": "models.trm.TRM", **sizes}
     out = tmp_path / "table.safetensors"
     puzzle_models.exported.export(run, out, puzzle_models.KIND, steps=4)
-    found, _ = puzzle_models.load(out, "cpu")
+    found: Any = puzzle_models.load(out, "cpu")[0]
     assert mx.array_equal(found.table[mx.array([0, 1])], model.table[mx.array([0, 1])]).item()
     puzzles = np.array([sudoku.parse(line, 1, 4) for line in FOUR], np.int32) + 1
     batch = {"x": mx.array(puzzles), "puzzle": mx.zeros(2, mx.int32)}
