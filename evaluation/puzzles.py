@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
+from domains import maze
 from evaluation.evaluator import Evaluator, counted
 from evaluation.puzzle_votes import SYMMETRIES, Symmetry, moved, voted
 from runtime.errors import UsageError
@@ -16,6 +17,7 @@ from runtime.op import NumpyBatch
 from runtime.run import Run
 
 IGNORED = -100  # a label that nothing is asked about
+RULES = {"maze": maze.shortest}  # (x (B, S), answers (B, S)) -> (B,) bool
 STREAM = 3  # second word of the symmetries' random stream
 
 
@@ -24,7 +26,8 @@ class Answers:
     """What was found of N puzzles: after each of T supervision steps, and voted on after K of them.
 
     exact (N, T): whether every token is right. cells (N, T): share of right tokens. q (N, T): halting logits. voted
-    (N, K): whether the answer with most votes is exact. sets (N,): names of the sets they are from, or None.
+    (N, K): whether the answer with most votes is exact. sets (N,): names of the sets they are from, or None. lawful
+    (N, K): whether an answer keeps the rules, None where they aren't asked for.
     """
 
     exact: np.ndarray
@@ -32,6 +35,7 @@ class Answers:
     q: np.ndarray
     voted: np.ndarray
     sets: np.ndarray | None
+    lawful: np.ndarray | None = None
 
 
 class PuzzleAccuracy(Evaluator):
@@ -42,10 +46,11 @@ class PuzzleAccuracy(Evaluator):
     "q_halt_accuracy" says how often the sign of the halting logit tells a right answer. "exact_accuracy/halting" and
     "steps/halting" are of a model that stops once the logit is positive, at the first of `steps` at the latest, and
     "halted" the share that stops. "exact_accuracy/voteN": each puzzle also under N - 1 random symmetries, the answers
-    moved back, the most frequent one taken. Names end in the number of puzzles and of steps.
+    moved back, the most frequent one taken. "lawful_accuracy" also counts answers that only differ from the label where
+    the rules leave a choice. Names end in the number of puzzles and of steps.
 
     count: puzzles, evenly spread over the set (None: all). steps: () for the training's number. votes: 1 for none.
-    symmetry: "sudoku", for votes. batch: puzzles at once.
+    symmetry: "sudoku", for votes. rules: "maze", where any shortest path is lawful; None: none. batch: puzzles at once.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class PuzzleAccuracy(Evaluator):
         steps: list | tuple = (),
         votes: int = 1,
         symmetry: str | None = None,
+        rules: str | None = None,
         batch: int = 256,
         seed: int = 0,
         quiet: bool = False,
@@ -66,9 +72,12 @@ class PuzzleAccuracy(Evaluator):
                 raise UsageError(f"PuzzleAccuracy: steps must be whole numbers from 1 on, got {number!r}.")
         if symmetry not in (None, *SYMMETRIES):
             raise UsageError(f"PuzzleAccuracy: symmetry must be {' or '.join(SYMMETRIES)} or null, got {symmetry!r}.")
+        if rules not in (None, *RULES):
+            raise UsageError(f"PuzzleAccuracy: rules must be {' or '.join(RULES)} or null, got {rules!r}.")
         if votes > 1 and symmetry is None:
             raise UsageError(f"PuzzleAccuracy: votes={votes} needs a symmetry such as sudoku, got null.")
         self.count, self.steps, self.votes, self.symmetry = count, tuple(steps), votes, symmetry
+        self.rules = None if rules is None else RULES[rules]
         self.batch, self.seed, self.quiet = batch, seed, quiet
 
     def check(self, pipeline) -> None:
@@ -101,9 +110,9 @@ class PuzzleAccuracy(Evaluator):
             for batch, real in batches(source, rows, self.batch):
                 parts.append(tuple(part[:real] for part in self.judged(run, batch, steps, symmetry, rng)))
                 bar.update(real)
-        exact, cells, q, votes = (np.concatenate(column) for column in zip(*parts, strict=True))
+        exact, cells, q, votes, *lawful = (np.concatenate(column) for column in zip(*parts, strict=True))
         sets = getattr(source, "sets", None)
-        return Answers(exact, cells, q, votes, None if sets is None else sets[rows])
+        return Answers(exact, cells, q, votes, None if sets is None else sets[rows], *lawful)
 
     def judged(
         self, run: Run, batch: NumpyBatch, steps: Sequence[int], symmetry: Symmetry | None, rng: np.random.Generator
@@ -130,7 +139,10 @@ class PuzzleAccuracy(Evaluator):
             trust.append(np.stack([there[step][1] for step in kept]))
         chosen = [voted(np.stack([b[k] for b in ballots]), np.stack([t[k] for t in trust])) for k in range(len(kept))]
         wins = [((answer == label) | (label == IGNORED)).all(axis=1) for answer in chosen]
-        return tuple(np.stack(part, axis=1) for part in (exact, cells, q, wins))
+        parts = [exact, cells, q, wins]
+        if self.rules is not None:
+            parts.append([self.rules(batch["x"], own[step]) for step in kept])
+        return tuple(np.stack(part, axis=1) for part in parts)
 
 
 def progress(total: int, quiet: bool) -> tqdm:
@@ -167,8 +179,10 @@ def summary(found: Answers, steps: Sequence[int], votes: int = 1) -> dict[str, f
         for name in () if found.sets is None else np.unique(found.sets):
             note(f"exact_accuracy_{name}", found.exact[found.sets == name, step - 1], f"_{step}step")
         note("q_halt_accuracy", (found.q[:, step - 1] > 0) == found.exact[:, step - 1], f"_{step}step")
-    if votes > 1:
-        for index, step in enumerate(sorted(steps)):
+    for index, step in enumerate(sorted(steps)):
+        if found.lawful is not None:
+            note("lawful_accuracy", found.lawful[:, index], f"_{step}step")
+        if votes > 1:
             note("exact_accuracy", found.voted[:, index], f"_{step}step/vote{votes}")
     halts, rows = found.q[:, : steps[0]] > 0, np.arange(len(found.q))
     stop = np.where(halts.any(axis=1), halts.argmax(axis=1), steps[0] - 1)

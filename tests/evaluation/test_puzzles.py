@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from domains import sudoku
+from domains import maze, sudoku
 from evaluation.puzzle_votes import moved, sudoku_symmetry, voted
 from evaluation.puzzles import Answers, PuzzleAccuracy, batches, summary
 from losses.act import ACT
@@ -78,6 +78,23 @@ def test_a_model_that_halts_too_early_is_judged_by_what_it_had_then():
     assert found["exact_accuracy_3/halting"] == 0.0 and found["exact_accuracy_3_2step"] == pytest.approx(1 / 3)
     assert found["steps_3/halting"] == pytest.approx(5 / 3) and found["halted_3"] == pytest.approx(2 / 3)
     assert found["q_halt_accuracy_3_2step"] == pytest.approx(2 / 3)
+
+
+def test_of_a_maze_any_shortest_path_is_lawful():
+    open_room = np.full((3, 3), maze.OPEN)
+    open_room[0, 0], open_room[2, 2] = maze.START, maze.GOAL
+    label = maze.solve(open_room.reshape(1, 9))[0][0]
+    turned = label.reshape(3, 3).T.reshape(-1)  # as short, but not the first in the order of moves
+    longer = np.where(turned == maze.OPEN, maze.PATH, turned)
+    rows = Rows(0)
+    rows += [{"x": open_room.reshape(-1), "label": label, "puzzle": np.int32(0)}] * 4
+    given = {1: [label, turned, longer, longer], 2: [label, label, turned, longer], 3: [longer] * 4}
+    judge = PuzzleAccuracy(steps=[2, 1], rules="maze", quiet=True)
+    found = judge(run_of(Scripted(lambda x, _, step: (np.stack(given[step]), 1.0)), rows))
+    assert (found["exact_accuracy_4_1step"], found["lawful_accuracy_4_1step"]) == (0.25, 0.5)
+    assert (found["exact_accuracy_4_2step"], found["lawful_accuracy_4_2step"]) == (0.5, 0.75)
+    with pytest.raises(UsageError, match="rules must be maze or null, got 'maz'"):
+        PuzzleAccuracy(rules="maz")
 
 
 def test_more_steps_are_test_time_compute_and_ignored_tokens_do_not_count():
