@@ -123,12 +123,13 @@ def test_the_gate_is_one_kernel_and_its_gradients_are_two():
     assert sum("Sigmoid" in name for name in both) == 3 and "AsType" not in both and "Sigmoid" not in both
 
 
-def test_the_norm_is_two_passes_and_so_is_its_gradient():
-    x, branch, c = (normal(3, 8, 4, seed=seed, dtype=mx.bfloat16) for seed in range(3))
-    w = normal(4, 4, dtype=mx.bfloat16)
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float32])
+def test_the_norm_is_two_passes_and_so_is_its_gradient(dtype):
+    x, branch, c = (normal(3, 8, 4, seed=seed, dtype=dtype) for seed in range(3))
+    w = normal(4, 4, dtype=dtype)
     forward = kernels(lambda x: [rms_norm_tokens(x, branch, 8, EPS) @ w], x)
     assert sorted("Square" in name for name in forward) == [False, False, True]  # and the factor of the columns
-    assert not {"AsType", "Square", "Multiply"} & set(forward)
+    assert not {"AsType", "Square", "Multiply", "Add"} & set(forward)
     both = kernels(lambda x: mx.vjp(lambda x: rms_norm_tokens(x, branch, 8, EPS) @ w, [x], [c])[1], x)
     assert not {"AsType", "Square", "Multiply"} & set(both) and len(both) == len(forward) + 2
 
