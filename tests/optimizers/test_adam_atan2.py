@@ -13,9 +13,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from models.trm import TRM
 from optimizers.adam_atan2 import AdamATan2
 from runtime.errors import UsageError
-from runtime.op import ObjectiveOp
+from runtime.op import Objective, ObjectiveOp
 from tests.training.by_hand import KEY, Regression, assert_same, batches, mlp, primitives_of, weights
 from training.network import Network
 from training.step import TrainStep
@@ -93,6 +94,31 @@ def test_a_leafs_whole_update_is_one_kernel():
     names = primitives_of(trained(1, flatten=False)[0], batches(1)[0])
     kernels = [name for name in names if "ArcTan2" in name]
     assert len(kernels) == 6 and all("Select" in name for name in kernels)  # fused with the guard, of three layers
+
+
+class Nothing(Objective):
+    """A loss of 0 with gradients of 0, for tests."""
+
+    def __call__(self, model, batch, ctx):
+        x, label = batch["x"], mx.zeros((len(batch["x"]), 16, 6))
+        y, z = model.start(len(x))
+        logits, q = model(x, y, z)[2:]
+        return 0 * ((logits * label).sum() + q.sum()), {}
+
+
+def test_a_group_has_its_own_decay_and_every_leaf_one_optimizer():
+    mx.random.seed(0)
+    model = TRM(6, 16, hidden=16, heads=2, low=1, high=1, prefix=0, mixer="mlp")
+    spared = {"match": "embedding|head|q_", "optimizer": partial(AdamATan2, weight_decay=0.0)}
+    update = UpdateOp(model, "loss", partial(AdamATan2, weight_decay=0.5), 0.1, groups=[spared])
+    before, step = weights(model), TrainStep(Network([ObjectiveOp(model, Nothing()), update]), compile=False)
+    step({"x": mx.ones((2, 16), mx.int32)}, KEY)
+    held = [set(group.optimizer.state) - {"step", "learning_rate"} for group in update.groups]
+    assert held[0] == {"embedding", "head", "q_weight", "q_bias"} and not held[0] & held[1]
+    assert held[0] | held[1] == set(before) - {"y_start", "z_start"}  # these two are not trained
+    for path, leaf in weights(model).items():
+        factor = 0.95 if path in held[1] else 1.0  # a gradient of 0 moves nothing: what is left is 1 - rate decay
+        np.testing.assert_allclose(leaf, factor * before[path], rtol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize(
