@@ -45,9 +45,10 @@ class PuzzleAccuracy(Evaluator):
     each step up to the largest of them; with the names of sets, where the data have such, "exact_accuracy_<set>".
     "q_halt_accuracy" says how often the sign of the halting logit tells a right answer. "exact_accuracy/halting" and
     "steps/halting" are of a model that stops once the logit is positive, at the first of `steps` at the latest, and
-    "halted" the share that stops. "exact_accuracy/voteN": each puzzle also under N - 1 random symmetries, the answers
-    moved back, the most frequent one taken. "lawful_accuracy" also counts answers that only differ from the label where
-    the rules leave a choice. Names end in the number of puzzles and of steps.
+    "halted" the share that stops. "exact_accuracy/any" counts what is right after any step up to the first of `steps`:
+    what a check of each answer by the puzzle's rules would stop at. "exact_accuracy/voteN": each puzzle also under
+    N - 1 random symmetries, the answers moved back, the most frequent one taken. "lawful_accuracy" also counts answers
+    that only differ from the label where the rules leave a choice. Names end in the number of puzzles and of steps.
 
     count: puzzles, evenly spread over the set (None: all). steps: () for the training's number. votes: 1 for none.
     symmetry: "sudoku", for votes. rules: "maze", where any shortest path is lawful; None: none. batch: puzzles at once.
@@ -189,6 +190,7 @@ def summary(found: Answers, steps: Sequence[int], votes: int = 1) -> dict[str, f
     note("exact_accuracy", found.exact[rows, stop], "/halting")
     note("steps", stop + 1.0, "/halting")
     note("halted", halts.any(axis=1))
+    note("exact_accuracy", found.exact[:, : steps[0]].any(axis=1), "/any")
     for step in range(1, found.exact.shape[1] + 1):
         note("exact_accuracy", found.exact[:, step - 1], f"_{step}step")
     return scores

@@ -68,6 +68,7 @@ def test_accuracies_by_step_by_set_and_at_the_halt_are_those_counted_by_hand():
         "exact_accuracy_easy_5_3step": 0.8, "exact_accuracy_hard_5_3step": 0.8,
         "cell_accuracy_10_3step": 0.8 + 0.2 * twos, "q_halt_accuracy_10_3step": 1.0,
         "exact_accuracy_10/halting": 0.8, "steps_10/halting": (2 * (1 + 1 + 2 + 3 + 3)) / 10, "halted_10": 0.8,
+        "exact_accuracy_10/any": 0.8,
     })  # fmt: skip
 
 
@@ -76,6 +77,7 @@ def test_a_model_that_halts_too_early_is_judged_by_what_it_had_then():
     q = np.array([[1.0, 1.0], [-1.0, 2.0], [-1.0, -1.0]])
     found = summary(Answers(exact, exact.astype(float), q, exact[:, :1], None), [2])
     assert found["exact_accuracy_3/halting"] == 0.0 and found["exact_accuracy_3_2step"] == pytest.approx(1 / 3)
+    assert found["exact_accuracy_3/any"] == pytest.approx(2 / 3)
     assert found["steps_3/halting"] == pytest.approx(5 / 3) and found["halted_3"] == pytest.approx(2 / 3)
     assert found["q_halt_accuracy_3_2step"] == pytest.approx(2 / 3)
 
