@@ -158,6 +158,8 @@ class ACT(Objective):
         y, z = model.start(len(batch["x"]))
         table = getattr(model, "table", None)
         ids = batch["puzzle"] if "puzzle" in batch else mx.zeros(len(batch["x"]), mx.int32)
+        if table is not None:
+            table.check(ids, "puzzle")
         rows = [] if table is None else [table[ids]]
         for _ in range(self.steps if steps is None else steps):
             y, z, found, q = self._stepper[1](batch["x"], y, z, *rows)

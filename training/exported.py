@@ -22,10 +22,10 @@ def export(run: Run, out: str | Path, kind: str, **about: Any) -> None:
     kind: what can read the file. about: what goes with it, JSON-able.
     """
     arrays = {name: array.astype(mx.float16) for name, array in flatten(run.model.parameters()).items()}
-    if broken := [name for name, array in arrays.items() if not mx.isfinite(array).all().item()]:
-        raise UsageError(f"the weights {broken[0]} are not finite in 16 bits; needed: values up to 65504.")
     if (table := getattr(run.model, "table", None)) is not None:
         arrays[ROWS] = table.state["rows"].astype(mx.float16)
+    if broken := [name for name, array in arrays.items() if not mx.isfinite(array).all().item()]:
+        raise UsageError(f"the weights {broken[0]} are not finite in 16 bits; needed: values up to 65504.")
     meta = {"kind": kind, "model": OmegaConf.to_container(run.config.model, resolve=True),
             "plugins": list(run.config.plugins), "step": run.step, "source": run.info.get("provenance")}  # fmt: skip
     checkpoint.save(Path(out), arrays, meta | about)

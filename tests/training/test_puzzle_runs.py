@@ -14,7 +14,9 @@ from domains.sudoku import parse, symmetries, tokens
 from losses.act import ACT
 from models.trm import TRM
 from optimizers.sign_sgd import SignSGD
+from runtime.errors import UsageError
 from runtime.op import ObjectiveOp
+from runtime.table import Table
 from scripts.compose import compose
 from tests.training.by_hand import KEY, weights
 from training import checkpoint, exported
@@ -89,6 +91,11 @@ def test_a_checkpoint_brings_the_table_to_evaluations_and_fine_tuning(data, tmp_
 def test_an_exported_model_brings_its_table(data, tmp_path):
     kept = run(data, tmp_path / "r", *EMBEDDED)
     exported.export(load_run(tmp_path / "r"), tmp_path / "small.safetensors", "puzzles")
+    broken = load_run(tmp_path / "r")
+    cast(TRM, broken.model).table = Table(IDS, 16)
+    cast(Table, cast(TRM, broken.model).table).state["rows"] = mx.full((IDS, 16), 1e5)
+    with pytest.raises(UsageError, match="table.rows are not finite"):
+        exported.export(broken, tmp_path / "broken.safetensors", "puzzles")
     model, _ = exported.opened(tmp_path / "small.safetensors", "puzzles") or (None, None)
     assert isinstance(model, TRM) and model.table is not None
     np.testing.assert_array_equal(np.array(model.table.state["rows"]), np.float16(kept["table.rows"]))
@@ -102,6 +109,8 @@ def test_answers_depend_on_the_puzzles_row():
     model.q_weight = mx.ones((2, 16))
     found = [list(objective.rollout(model, batch | {"puzzle": mx.array(ids)})) for ids in ([0, 0], [0, 1])]
     q = np.array([[[float(v) for v in step[1]] for step in steps] for steps in found])
+    with pytest.raises(UsageError, match="4 rows.*'puzzle'.*got 4"):
+        next(objective.rollout(model, batch | {"puzzle": mx.array([0, 4])}))
     assert (q[0, :, 0] == q[1, :, 0]).all() and (abs(q[0, :, 1] - q[1, :, 1]) > 1e-3).all()
 
 
