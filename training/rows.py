@@ -16,6 +16,7 @@ class Lookup:
     def __init__(self, network: Network):
         self.op = network.looking_up
         self.update: UpdateOp | None = None
+        self._before: mx.array | None = None  # the rows of the step before
 
     @classmethod
     def training(cls, network: Network, accumulate: int) -> "Lookup":
@@ -32,12 +33,20 @@ class Lookup:
         return made
 
     def read(self, batch: Batch, carry: Batch) -> Batch:
-        """The rows (B, E) for a batch and their ids (B,), not computed yet; UsageError for ids that no row has."""
+        """The rows (B, E) for a batch and their ids (B,), on their way; UsageError for ids that no row has.
+
+        The rows before must have been read by now (they came first in the step before, which goes on meanwhile): the
+        table that they were read from is then free to be written in place.
+        """
         if self.op is None or self.op.table is None:
             return {}
         self.op.table.check(batch[self.op.identifier], self.op.identifier)  # those of the carry were in a batch before
         ids = self.op.ids(batch | carry)
-        return {ROWS: self.op.table[ids], IDS: ids}
+        if self._before is not None:
+            mx.eval(self._before)
+        rows = self._before = self.op.table[ids]
+        mx.async_eval(rows)
+        return {ROWS: rows, IDS: ids}
 
     def moved(self, gradients: dict[str, Batch], read: Batch, step: mx.array) -> Batch:
         """The new rows; equal ids get equal ones."""
