@@ -17,6 +17,9 @@ from models.transformer import Nonlinearity
 from models.truncated_logistic import draw, log_density
 
 SMALLEST = -6.0  # ln of the narrowest component, in cells
+LARGEST = (
+    5.0  # of the widest, flat in its cell to 3e-6: where flat is best, training widens it until its density is NaN
+)
 
 
 class EISPredictor(nn.Module):
@@ -58,7 +61,7 @@ class EISPredictor(nn.Module):
         out = self.activation(self.refine[parameter](mx.concatenate([h, one_hot], axis=-1)))
         weight, centre, width = mx.split(self.place[parameter](out).astype(mx.float32), 3, axis=-1)
         weight = weight - mx.logsumexp(weight, axis=-1, keepdims=True)
-        return weight, 0.6 * mx.tanh(centre), mx.maximum(width - 1, SMALLEST)
+        return weight, 0.6 * mx.tanh(centre), mx.clip(width - 1, SMALLEST, LARGEST)
 
     def log_density(self, context: mx.array, places: mx.array, within: bool = True) -> tuple[mx.array, mx.array]:
         """ln of the probability of each cell and ln of the density in it at places (..., 5), (..., 5) each, nats.

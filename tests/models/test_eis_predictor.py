@@ -56,6 +56,23 @@ def test_order_of_points_and_what_stands_where_there_are_none_are_not_seen(predi
     assert np.abs(encoded(predictor, data, x=data["x"] * mx.array([1, 1.2, 1, 1])) - want).max() > 1e-4
 
 
+@pytest.mark.parametrize("width", [-1e3, 90.0, 1e4])
+def test_components_as_narrow_or_wide_as_training_makes_them_have_a_density(width):
+    model = EISPredictor(shape=(12, 4), hidden=16, width=8, slots=2, depth=1, mixture=3)
+    for layer in model.place:
+        layer.bias = mx.array([0.0] * 6 + [width] * 3)
+    data = batch()
+    context = model(data["x"], data["known"], data["known_mask"])
+
+    def density(context):
+        return model.log_density(context, data["target"])[1]
+
+    assert np.isfinite(np.array(density(context))).all()
+    assert np.isfinite(np.array(mx.grad(lambda c: density(c).sum())(context))).all()
+    if width > 0:  # flat: one over the cell's width of one
+        np.testing.assert_allclose(np.array(density(context)), 0, atol=1e-4)
+
+
 def test_draws_say_their_own_density_and_hold_what_is_known(predictor):
     data = batch(3, known=(0.0, 0.0, 1.0))
     context = mx.array(encoded(predictor, data))
