@@ -43,20 +43,43 @@ def impedance(
 ) -> Impedance:
     """Z (..., F) complex in ohm of parameters (..., 5); rs: series resistance, a number or (...)."""
     check_topology(topology)
-    rsh, membranes = _parts(parameters, frequencies)
-    z = rsh + membranes if topology == "series" else rsh * membranes / (rsh + membranes)
-    return np.asarray(rs, float)[..., None] + z
+    rsh, real, imaginary = _parts(parameters, frequencies)
+    if topology == "series":
+        real += rsh
+    else:  # Rsh m / (Rsh + m): real numbers take half the time of NumPy's complex ones
+        total, square = real + rsh, imaginary * imaginary
+        real *= total
+        real += square
+        total *= total
+        total += square
+        share = np.divide(rsh, total, out=total)  # Rsh / |Rsh + m|^2
+        real *= share
+        share *= rsh
+        imaginary *= share
+    found = np.empty(real.shape, np.complex128)
+    found.real, found.imag = real, imaginary
+    rs = np.asarray(rs, float)
+    return found + rs[..., None] if rs.ndim or rs else found
 
 
-def _parts(parameters: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, Impedance]:
-    """Rsh (..., 1) and Za + Zb (..., F)."""
+def _parts(parameters: np.ndarray, frequencies: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rsh (..., 1), and the real and imaginary parts of Za + Zb (..., F), which may be written over."""
     rsh, ra, rb, ca, cb = np.moveaxis(np.asarray(parameters, float), -1, 0)[..., None]
     w = 2 * np.pi * np.asarray(frequencies, float)
-    x, y = w * (ra * ca), w * (rb * cb)
-    a, b = ra / (1 + x * x), rb / (1 + y * y)  # R / (1 + j x) = a (1 - j x): real numbers take half the time
-    membranes = np.empty(a.shape, np.complex128)
-    membranes.real, membranes.imag = a + b, -(a * x + b * y)
-    return rsh, membranes
+    (real, imaginary), (other, below) = _membrane(w, ra, ca), _membrane(w, rb, cb)
+    real += other
+    imaginary += below
+    return rsh, real, np.negative(imaginary, out=imaginary)
+
+
+def _membrane(w: np.ndarray, r: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """R / (1 + x^2) and that times x = w R C, (..., F): R / (1 + j x) is the first less j times the second."""
+    x = w * (r * c)
+    real = x * x
+    real += 1
+    np.divide(r, real, out=real)
+    x *= real
+    return real, x
 
 
 def derivatives(parameters: np.ndarray, frequencies: np.ndarray, topology: str) -> Impedance:
@@ -71,7 +94,8 @@ def derivatives(parameters: np.ndarray, frequencies: np.ndarray, topology: str) 
     found = np.stack([columns[i] for i in range(5)], axis=-1)
     if topology == "series":
         return found
-    rsh, membranes = _parts(parameters, frequencies)
+    rsh, real, imaginary = _parts(parameters, frequencies)
+    membranes = real + 1j * imaginary
     total = rsh + membranes
     return found * np.concatenate([(membranes / total)[..., None] ** 2, *4 * [(rsh / total)[..., None] ** 2]], axis=-1)
 

@@ -61,17 +61,16 @@ class Problem:
         share[[0, -1]] = 0.5
         return np.linspace(low, high, count), np.log(share / share.sum())
 
-    def level_likelihoods(self, z: Impedance) -> np.ndarray:
-        """ln p(spectrum | circuit, level) plus ln of the level's share, (..., J), of model impedances (..., F)."""
-        square, size = deviation(self.spectrum.z, z)
-        levels, shares = self.nodes()
-        count = z.shape[-1]
-        found = -0.5 * square[..., None] * np.exp(-2 * levels) - 2 * count * levels + shares
-        return found - (size + count * np.log(2 * np.pi))[..., None]
-
     def log_likelihood(self, z: Impedance) -> np.ndarray:
         """ln p(spectrum | circuit) in nats, (...) of model impedances (..., F) with their Rs, over all levels."""
-        return log_sum(self.level_likelihoods(z))
+        return self.of_deviation(*deviation(self.spectrum.z, z))
+
+    def of_deviation(self, square: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """`log_likelihood` (...) of what `deviation` gives, (...) each."""
+        levels, shares = self.nodes()
+        count = len(self.spectrum.z)
+        each = -0.5 * square[..., None] * np.exp(-2 * levels) + (shares - 2 * count * levels)
+        return log_sum(each) - size - count * np.log(2 * np.pi)
 
     def log_prior(self, places: np.ndarray) -> np.ndarray:
         """ln of the prior density per cell width of the unknown parameters, (...); -inf outside its range."""

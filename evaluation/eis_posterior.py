@@ -14,7 +14,7 @@ import numpy as np
 
 from domains.eis import CELL, ENDS, LOWEST, SWAP, Impedance, canonical, from_places, to_places
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
-from evaluation.eis_likelihood import Problem, log_sum
+from evaluation.eis_likelihood import Problem, deviation, log_sum
 from evaluation.eis_mixture import Mixture, around
 
 CENTRES = 32  # of the first round's mixture
@@ -23,13 +23,13 @@ REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
 PIECES = 32  # of Rsh's conditional density
 FLOOR = 0.05  # share of it that is flat
-ROWS = 128  # at a time, so that their arrays stay in the processor's cache
+ROWS = 64  # at a time, so that their arrays stay in the processor's cache
 SERIES = 16  # draws of Rs for each circuit of a grid
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Weighted circuits: places (N, 5), rs (N,) in ohm, weights (N,) of sum 1, and impedances z (N, F) with Rs.
+    """Weighted circuits: places (N, 5), rs (N,) in ohm, weights (N,) of sum 1, misfits (N,) (see `Draws`).
 
     effective: of the weights, (sum w)^2 / sum w^2; None where circuits are enumerated. network: the same of the
     network's own draws, drawn: their number. rounds: of proposals after them. log_evidence: ln p(spectrum) in nats.
@@ -38,7 +38,7 @@ class Posterior:
     places: np.ndarray
     rs: np.ndarray
     weights: np.ndarray
-    z: Impedance
+    misfit: np.ndarray
     effective: float | None = None
     network: float | None = None
     drawn: int = 0
@@ -48,11 +48,14 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Draws:
-    """Circuits with ln of likelihood x prior / density (N,), which may be -inf."""
+    """Circuits with ln of likelihood x prior / density (N,), which may be -inf.
+
+    misfit (N,): the sum over frequencies of |dZ|^2 / |Z|^2, infinite for circuits that the prior excludes.
+    """
 
     places: np.ndarray
     rs: np.ndarray
-    z: Impedance
+    misfit: np.ndarray
     log_weight: np.ndarray
 
     @property
@@ -93,7 +96,7 @@ def infer(
     weights = np.concatenate([part * draws.weights for part, draws in zip(share, kept, strict=True)])
     counts = weights > 0
     weights = weights[counts]
-    joined = [np.concatenate([getattr(draws, name) for draws in kept])[counts] for name in ("places", "rs", "z")]
+    joined = [np.concatenate([getattr(draws, name) for draws in kept])[counts] for name in ("places", "rs", "misfit")]
     evidence = float(log_sum(best.log_weight) - np.log(len(best.log_weight)))
     return Posterior(joined[0], joined[1], weights, joined[2], float(1 / (weights**2).sum()) if share.sum() else 0.0,
                      first.effective, len(places), len(found), evidence)  # fmt: skip
@@ -119,17 +122,20 @@ def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.ran
     Rs is drawn for each where it is free.
     """
     log_weight = problem.log_prior(places) - log_q
-    possible = np.flatnonzero(np.isfinite(log_weight))
-    rs = np.full(len(places), problem.rs[0])
-    z = np.zeros((len(places), len(problem.spectrum.z)), complex)
-    for start in range(0, len(possible), ROWS):
-        rows = possible[start : start + ROWS]
-        model = problem.impedance(places[rows])
-        rs[rows], log_rs = draw_rs(problem, model, rng)
-        model += rs[rows, None]
-        z[rows] = model
-        log_weight[rows] += problem.log_likelihood(model) + log_rs
-    return Draws(places, rs, z, log_weight)
+    rows = np.flatnonzero(np.isfinite(log_weight))
+    rs, misfit = np.full(len(places), problem.rs[0]), np.full(len(places), np.inf)
+    blocks = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
+    z = np.empty((len(rows), len(problem.spectrum.z)), complex)
+    for block in blocks:
+        z[block] = problem.impedance(places[rows[block]])
+    rs[rows], log_rs = draw_rs(problem, z, rng)
+    square, size = np.empty((2, len(rows)))
+    for block in blocks:
+        z[block] += rs[rows[block], None]
+        square[block], size[block] = deviation(problem.spectrum.z, z[block])
+    misfit[rows] = square
+    log_weight[rows] += problem.of_deviation(square, size) + log_rs
+    return Draws(places, rs, misfit, log_weight)
 
 
 def over_grid(problem: Problem, places: np.ndarray, rng: np.random.Generator) -> tuple[Draws, np.ndarray]:
@@ -142,7 +148,7 @@ def over_grid(problem: Problem, places: np.ndarray, rng: np.random.Generator) ->
     each = draws.log_weight.reshape(len(places), repeats)
     best = np.arange(len(places)) * repeats + each.argmax(axis=1)
     total = log_sum(each)
-    kept = Draws(draws.places[best], draws.rs[best], draws.z[best], total)
+    kept = Draws(draws.places[best], draws.rs[best], draws.misfit[best], total)
     return kept, kept.weights
 
 
@@ -248,11 +254,17 @@ def draw_rs(problem: Problem, z: Impedance, rng: np.random.Generator) -> tuple[n
     if not problem.rs_free:
         return np.full(len(z), low), np.zeros(len(z))
     scale = 1 / np.abs(problem.spectrum.z)
-    left = (problem.spectrum.z - z) * scale
-    best = left.real @ scale / (scale @ scale)
-    rest = np.abs(left - np.clip(best, low, high)[:, None] * scale)
-    level = np.clip(np.sqrt((rest**2).mean(axis=1) / 2), *problem.levels)
-    width = level / np.sqrt(scale @ scale)
+    left, slope, steep = np.empty(len(z)), np.empty(len(z)), scale @ scale  # left: the squares without Rs
+    for start in range(0, len(z), ROWS):
+        block = slice(start, start + ROWS)
+        off = (problem.spectrum.z - z[block]) * scale
+        parts = off.view(np.float64)
+        left[block], slope[block] = np.einsum("nf,nf->n", parts, parts), off.real @ scale
+    best = slope / steep
+    end = np.clip(best, low, high)
+    rest = np.maximum(left - (2 * slope - end * steep) * end, 0)  # a parabola in Rs
+    level = np.clip(np.sqrt(rest / (2 * len(scale))), *problem.levels)
+    width = level / np.sqrt(steep)
     bounds = [(end - best) / (0.6 * width) for end in (low, high)]
     top = np.clip(best + 5 * width, 2 * low, high)
     sharp = np.where(best > 4 * width, 0.95, 0.4)

@@ -18,7 +18,7 @@ from domains.eis import (
     relative_residual,
     residual_norm,
 )
-from evaluation.eis_likelihood import Problem, deviation
+from evaluation.eis_likelihood import Problem
 from evaluation.eis_oracle import flat
 from evaluation.eis_posterior import Posterior
 
@@ -137,15 +137,14 @@ def summarise(
     found, member = np.unique(flat(cells), return_inverse=True)
     probability = np.bincount(member, weights)
     before = shares(own, own_weights, merge)
-    misfit = deviation(observed, posterior.z)[0]
     circuits, kept = [], []
     for i in np.argsort(-probability, kind="stable")[:top_k]:
         rows = np.flatnonzero((member == i) & (weights > 0))
         if not len(rows):
             break
-        best = rows[np.argmin(misfit[rows])]
+        best = rows[np.argmin(posterior.misfit[rows])]
         values = dict(zip(NAMES, from_places(places[best]).tolist(), strict=True)) | known
-        z = posterior.z[best]
+        z = problem.impedance(places[best]) + posterior.rs[best]
         kept.append(places[best])
         circuits.append(Circuit(values | {"Rs": float(posterior.rs[best])}, float(probability[i]),
                                 before.get(int(found[i]), 0.0), float(residual_norm(z, observed)),
@@ -156,7 +155,7 @@ def summarise(
     estimates = estimates_of(wanted, weights)
     whole = estimates_of(invariants(parameters, problem.topology), weights)
     positive = probability[probability > 0]
-    noise = estimates_of({"noise": np.sqrt(misfit / (2 * len(observed)))}, weights)["noise"]
+    noise = estimates_of({"noise": np.sqrt(posterior.misfit / (2 * len(observed)))}, weights)["noise"]
     twins = (1 - 1 / POINTS**2) * float(np.log(2)) if merge else 0.0  # all cells but those of equal membranes
     return Prediction(
         problem.topology, problem.spectrum.name, True, known, merge,

@@ -139,11 +139,11 @@ class ProbabilisticEISPredictor:
             own = np.exp(log_q)
             draws, weights = over_grid(problem, places[own > 0], rng)
             weights = weights if refine else own[own > 0] / own.sum()
-            return Posterior(draws.places, draws.rs, weights, draws.z), own
+            return Posterior(draws.places, draws.rs, weights, draws.misfit), own
         own = np.full(len(places), 1 / len(places))
         if not refine:
             draws = weighed(problem, places, log_q, rng)
-            return Posterior(places, draws.rs, own, draws.z, len(own), draws.effective, len(own)), own
+            return Posterior(places, draws.rs, own, draws.misfit, len(own), draws.effective, len(own)), own
         if not problem.free:
             places = np.repeat(places[:1], self.samples, axis=0)
             return infer(problem, places, np.zeros(self.samples), 0, rng, most_rounds=0), own
