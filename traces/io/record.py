@@ -18,7 +18,7 @@ from training.estimator import in_steps
 class MetricLogger(Trace):
     """Logs training losses and the ops' metrics (mean since the last row), what updates report, speed and memory.
 
-    every: steps between rows.
+    A step in which a metric is NaN, since it is of no row there, counts nothing for it. every: steps between rows.
     """
 
     def __init__(self, every: int = 50):
@@ -43,7 +43,8 @@ class MetricLogger(Trace):
                 self.window.setdefault(name, []).append(data[name])
         if estimator.step % self.every == 0:
             names = [n for n in data if n.split("/")[0] in ("grad_norm", "learning_rate", "skipped")]
-            values = {f"train/{name}": sum(window) / len(window) for name, window in self._means().items()}
+            losses = estimator.train_step.losses
+            values = {f"train/{name}": mean(window, name in losses) for name, window in self._means().items()}
             values |= {f"train/{name}": plain(data[name]) for name in names}
             values |= {"epoch": round(estimator.step / estimator.steps_per_epoch, 6)}
             values |= {"perf/steps_per_second": self.clock.rate, "perf/peak_memory_mb": mx.get_peak_memory() / 2**20}
@@ -61,6 +62,12 @@ class MetricLogger(Trace):
     def _means(self) -> dict[str, list[float]]:
         """The window's values as numbers, of arrays their means."""
         return {name: [float(np.mean(plain(value))) for value in values] for name, values in self.window.items()}
+
+
+def mean(window: list[float], strict: bool) -> float:
+    """The mean of numbers; unless `strict`, of those that are not NaN, and NaN only where all are."""
+    known = window if strict else [value for value in window if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 class Record(Trace):
