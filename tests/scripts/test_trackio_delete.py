@@ -216,3 +216,13 @@ def test_an_unknown_project_is_not_made(capsys):
     assert call("delete-mistakez", "--list") == 2
     assert "has no project 'delete-mistakez'" in capsys.readouterr().err
     assert not SQLiteStorage.get_project_db_path("delete-mistakez").exists()
+
+
+@pytest.mark.parametrize(("answer", "said"), [(False, "could not delete one"), (True, "stop that run first")])
+def test_a_run_that_trackio_did_not_delete_is_told(project, tmp_path, monkeypatch, capsys, answer, said):
+    """False is what trackio says of a database error; rows that are there after a True came from a run that goes on."""
+    logged(project, "one", tmp_path / "a")
+    before = media(project)
+    monkeypatch.setattr(SQLiteStorage, "delete_run", lambda *given, **named: answer)
+    assert call(project, "one", "--yes") == 2
+    assert said in capsys.readouterr().err and media(project) == before
