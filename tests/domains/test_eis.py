@@ -28,6 +28,13 @@ def test_impedance_is_that_of_resistors_and_capacitors(topology):
             np.testing.assert_allclose(eis.impedance(p, np.array([f]), topology, rs=7.0), [want], rtol=1e-12)
 
 
+def test_series_resistances_give_the_impedance_their_shape_also_where_all_are_zero():
+    p = draw(1)[0]
+    z = eis.impedance(p, FREQUENCIES, "parallel")
+    for rs in (np.zeros(3), np.array([0.0, 1.0, 20.0])):
+        np.testing.assert_array_equal(eis.impedance(p, FREQUENCIES, "parallel", rs), z + rs[:, None])
+
+
 @pytest.mark.parametrize("topology", eis.TOPOLOGIES)
 def test_capacitive_spectra_have_negative_imaginary_parts_and_end_in_resistances(topology):
     p = draw(20)

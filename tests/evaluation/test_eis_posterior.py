@@ -184,3 +184,21 @@ def test_a_twin_counts_as_the_circuit():
     log_q = eis_posterior.folded(asked, mixture, places)
     np.testing.assert_allclose(log_q, eis_posterior.folded(asked, mixture, places[:, SWAP]))
     np.testing.assert_allclose(log_q, mixture.log_density(places) - np.log(2), atol=1e-3)
+
+
+def test_misfits_are_of_the_circuits_with_their_series_resistance_and_infinite_outside_the_prior():
+    asked = problem(known=(0,), rs=20.0, bounds=(0.3, 300.0))
+    places, log_q = draws(asked, 200)  # more than a block of rows
+    places[7, 3] = 12.0
+    found = eis_posterior.weighed(asked, places, log_q, np.random.default_rng(0))
+    z = impedance(from_places(places), asked.spectrum.frequencies, "parallel", found.rs)
+    want = (np.abs(asked.spectrum.z - z) ** 2 / np.abs(z) ** 2).sum(axis=1)
+    inside = np.isfinite(found.log_weight)
+    assert inside.sum() > 64 and not inside[7]
+    np.testing.assert_allclose(found.misfit, np.where(inside, want, np.inf), rtol=1e-9)
+
+
+def test_a_search_starts_from_a_few_draws_for_each_open_parameter():
+    places = np.random.default_rng(0).uniform(0, 11, (64, 5))
+    for known, count in (((), 32), ((0,), 32), ((0, 1, 2), 2 * 16), ((0, 1, 2, 3), 2 * 8), ((1, 2, 3, 4), 8)):
+        assert len(eis_posterior.started(problem(known=known), places)) == count
