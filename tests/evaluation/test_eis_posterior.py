@@ -186,6 +186,15 @@ def test_a_twin_counts_as_the_circuit():
     np.testing.assert_allclose(log_q, mixture.log_density(places) - np.log(2), atol=1e-3)
 
 
+def test_series_resistances_are_drawn_as_narrowly_as_the_noise_that_is_left_allows():
+    asked = problem(rs=30.0, level=0.002, levels=(1e-3, 5e-2), bounds=(0.3, 300.0), count=20)
+    z = np.tile(asked.impedance(PLACE[None]), (2_000, 1))
+    rs, log_ratio = eis_posterior.draw_rs(asked, z, np.random.default_rng(0))
+    log_weight = asked.log_likelihood(z + rs[:, None]) + log_ratio
+    weight = np.exp(log_weight - log_weight.max())
+    assert weight.sum() ** 2 / (weight**2).sum() > 0.6 * len(weight)
+
+
 def test_misfits_are_of_the_circuits_with_their_series_resistance_and_infinite_outside_the_prior():
     asked = problem(known=(0,), rs=20.0, bounds=(0.3, 300.0))
     places, log_q = draws(asked, 200)  # more than a block of rows
