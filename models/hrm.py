@@ -3,7 +3,6 @@
 import mlx.core as mx
 
 from models.recursive import Mixer, Puzzler, Reasoning
-from runtime.errors import UsageError
 
 
 class HRM(Puzzler):
@@ -28,11 +27,7 @@ class HRM(Puzzler):
         prefix: int = 1,
         ids: int = 0,
     ):
-        super().__init__(vocabulary, length, hidden, prefix, mixer, ids)
-        for name, value in {"layers": layers, "high": high, "low": low}.items():
-            if value < 1:
-                raise UsageError(f"HRM: {name} must be at least 1, got {value}.")
-        self.high, self.low = high, low
+        super().__init__(vocabulary, length, hidden, layers, high, low, mixer, prefix, ids)
         self.high_net, self.low_net = (
             Reasoning(layers, self.tokens, hidden, heads, expansion, mixer) for _ in range(2)
         )

@@ -128,12 +128,28 @@ class Puzzler(nn.Module):
 
     vocabulary: tokens there are. length: tokens of a puzzle. prefix: places in front of them for the puzzle's
     embedding, `rows` (B, E) with E at most prefix x hidden, zeros where there is none. ids: puzzles with an embedding
-    of their own, rows of width `hidden` in `table` (0: none). The halting logits are read at the first place. A
-    subclass gives `think`.
+    of their own, rows of width `hidden` in `table` (0: none). layers, high, low: blocks of a network, cycles of a
+    supervision step and updates of z in a cycle. The halting logits are read at the first place. A subclass gives
+    `think`.
     """
 
-    def __init__(self, vocabulary: int, length: int, hidden: int, prefix: int, mixer: Mixer, ids: int = 0):
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        hidden: int,
+        layers: int,
+        high: int,
+        low: int,
+        mixer: Mixer,
+        prefix: int,
+        ids: int,
+    ):
         super().__init__()
+        for name, value in {"layers": layers, "high": high, "low": low}.items():
+            if value < 1:
+                raise UsageError(f"{type(self).__name__}: {name} must be at least 1, got {value}.")
+        self.high, self.low = high, low
         if ids < 0 or (ids and not prefix):
             raise UsageError(f"ids must be 0 or more, and above 0 it needs a prefix, got ids={ids}, prefix={prefix}.")
         self.table = Table(ids, hidden) if ids else None

@@ -3,7 +3,6 @@
 import mlx.core as mx
 
 from models.recursive import Mixer, Puzzler, Reasoning
-from runtime.errors import UsageError
 
 
 class TRM(Puzzler):
@@ -27,11 +26,7 @@ class TRM(Puzzler):
         prefix: int = 16,
         ids: int = 0,
     ):
-        super().__init__(vocabulary, length, hidden, prefix, mixer, ids)
-        for name, value in {"layers": layers, "high": high, "low": low}.items():
-            if value < 1:
-                raise UsageError(f"TRM: {name} must be at least 1, got {value}.")
-        self.high, self.low = high, low
+        super().__init__(vocabulary, length, hidden, layers, high, low, mixer, prefix, ids)
         self.net = Reasoning(layers, self.tokens, hidden, heads, expansion, mixer)
 
     def cycle(self, y: mx.array, z: mx.array, e: mx.array) -> tuple[mx.array, mx.array]:
