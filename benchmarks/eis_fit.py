@@ -36,7 +36,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.eis_network import likeliest  # noqa: E402
-from benchmarks.turns import finished, repeated  # noqa: E402
+from benchmarks.turns import command, finished, repeated  # noqa: E402
 from domains.eis import ENDS, TOPOLOGIES, Impedance, default_frequencies, from_places, impedance  # noqa: E402
 from domains.eis_fit import levenberg_marquardt, middle  # noqa: E402
 from domains.eis_noise import noisy  # noqa: E402
@@ -238,8 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(main, UsageError)

@@ -34,7 +34,7 @@ import numpy as np  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from benchmarks.step_mlx import Batches, adamw, advance  # noqa: E402
-from benchmarks.turns import in_turns, repeated, resident_gb, run, timed  # noqa: E402
+from benchmarks.turns import command, in_turns, repeated, resident_gb, run, steps_timed, timed  # noqa: E402
 from dataloaders.eis import Spectra  # noqa: E402
 from losses.eis import CircuitLikelihood  # noqa: E402
 from models.eis_predictor import EISPredictor  # noqa: E402
@@ -111,11 +111,8 @@ def trained(model: EISPredictor, batch: NumpyBatch, precision: str, seconds: flo
     network = Network([ObjectiveOp(model, CircuitLikelihood()), UpdateOp(model, "loss", adamw, 1e-3)])
     estimator = Estimator(batches, network, None, max_steps=0, eval_every=None, precision=precision)
 
-    turn = partial(advance, estimator)
-    first = turn(1)
-    steps = max(1, round(1.0 / turn(2)))
-    found = timed(lambda: turn(steps), seconds, steps)
-    return {"first_s": round(first, 2), **found, "samples_s": round(1e3 * rows / found["median_ms"])}
+    found = steps_timed(partial(advance, estimator), seconds)
+    return {**found, "samples_s": round(1e3 * rows / found["median_ms"])}
 
 
 def predicted(model: EISPredictor, batch: NumpyBatch, precision: str, seconds: float) -> dict:
@@ -215,8 +212,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(main, UsageError)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from turns import repeated, resident_gb, timed
+from turns import repeated, resident_gb, steps_timed, timed
 
 POINTS, WAVES, FINE, TURNS, OFFSETS, SMALLEST = 12, 6, 6, 4, 5, -6.0  # as in the files of models/
 PLACE = POINTS + 1 + 2 * OFFSETS
@@ -215,10 +215,8 @@ def trained(given, network: Network, batch, device: torch.device) -> dict:
             torch.cuda.synchronize()
         return (time.perf_counter() - begin) / steps
 
-    first = turn(1)
-    steps = max(1, round(1.0 / turn(2)))
-    found = timed(lambda: turn(steps), given.seconds, steps)
-    return {"first_s": round(first, 2), **found, "samples_s": round(1e3 * given.batch / found["median_ms"])}
+    found = steps_timed(turn, given.seconds)
+    return {**found, "samples_s": round(1e3 * given.batch / found["median_ms"])}
 
 
 def predicted(given, network: Network, batch, device: torch.device) -> dict:

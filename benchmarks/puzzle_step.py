@@ -27,7 +27,7 @@ import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.step_mlx import Batches, advance  # noqa: E402
-from benchmarks.turns import in_turns, resident_gb, run, timed  # noqa: E402
+from benchmarks.turns import command, in_turns, resident_gb, run, steps_timed  # noqa: E402
 from losses.act import ACT  # noqa: E402
 from models.hrm import HRM  # noqa: E402
 from models.trm import TRM  # noqa: E402
@@ -79,14 +79,11 @@ def worker(given: argparse.Namespace) -> dict:
     }
     network = Network([ObjectiveOp(model, objective), update])
     estimator = Estimator(batches, network, None, max_steps=0, eval_every=None, precision=given.precision)
-    turn = partial(advance, estimator)
-    first = turn(1)
-    steps = max(1, round(1.0 / turn(2)))
-    found = timed(lambda: turn(steps), given.seconds, steps)
+    found = steps_timed(partial(advance, estimator), given.seconds)
     gpu = mx.default_device() == mx.Device(mx.gpu)
     return {
         "variant": "ours, all cycles" if given.all_cycles else "ours", "model": given.model, "batch": given.batch,
-        "precision": given.precision, "first_s": round(first, 2), **found,
+        "precision": given.precision, **found,
         "puzzles_s": round(1e3 * given.batch / found["median_ms"], 1),
         "peak_gb": round(mx.get_peak_memory() / 1e9 if gpu else resident_gb(), 3),
         "parameters": count_parameters(model, True), **describe(),
@@ -176,8 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(main, UsageError)

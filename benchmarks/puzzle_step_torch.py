@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from turns import resident_gb, timed
+from turns import resident_gb, steps_timed
 
 MODELS = {  # by repository: module, class, and what is not the default of its configuration
     "trm": ("models.recursive_reasoning.trm", "TinyRecursiveReasoningModel_ACTV1", {"mlp_t": False}),
@@ -100,11 +100,9 @@ def trained(given: argparse.Namespace) -> dict:
             torch.cuda.synchronize()
         return (time.perf_counter() - begin) / steps
 
-    first = turn(1)
-    steps = max(1, round(1.0 / turn(2)))
-    found = timed(lambda: turn(steps), given.seconds, steps)
+    found = steps_timed(turn, given.seconds)
     peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else resident_gb()
-    return {"first_s": round(first, 2), **found, "puzzles_s": round(1e3 * given.batch / found["median_ms"], 1),
+    return {**found, "puzzles_s": round(1e3 * given.batch / found["median_ms"], 1),
             "peak_gb": round(peak, 3), "parameters": sum(p.numel() for p in head.parameters())}  # fmt: skip
 
 

@@ -1,10 +1,11 @@
 """Measurements in processes of their own, one after another: what the benchmarks beside a peer share. Standard library.
 
-`timed`, `repeated` and `resident_gb` are for the workers themselves, ours and a peer's.
+`timed`, `steps_timed`, `repeated` and `resident_gb` are for the workers themselves, ours and a peer's.
 """
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,6 +50,16 @@ def timed(work: Callable[[], object], seconds: float, calls: int = 1) -> dict[st
     return {name: round(value / calls, 4) for name, value in found.items()}
 
 
+def steps_timed(turn: Callable[[int], float], seconds: float) -> dict[str, float]:
+    """first_s, of the first training step, and what `timed` says of the later ones, taken a second's worth at once.
+
+    turn: takes so many steps and returns the seconds of one.
+    """
+    first = turn(1)
+    steps = max(1, round(1.0 / turn(2)))
+    return {"first_s": round(first, 2), **timed(lambda: turn(steps), seconds, steps)}
+
+
 def repeated(work: Callable[[], object], seconds: float, least: int = 3) -> list[float]:
     """Milliseconds of each call of `work`, called for so many seconds and at least so many times."""
     times: list[float] = []
@@ -70,3 +81,12 @@ def resident_gb() -> float:
         return float("nan")
     peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) * 1024 / 1e9
+
+
+def command(main: Callable[[], None], mistake: type[Exception]) -> None:
+    """Runs a benchmark; a user's mistake ends it in its one sentence, exit status 2."""
+    try:
+        main()
+    except mistake as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

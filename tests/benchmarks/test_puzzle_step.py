@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from benchmarks import puzzle_step
+from benchmarks import puzzle_step, turns
 from benchmarks.puzzle_step import Through, commands, model_of, parsed, ratios, torch_options
 from models.hrm import HRM
 from models.trm import TRM
@@ -50,7 +50,7 @@ def test_the_networks_are_those_published():
 def test_a_worker_measures_its_step(name, monkeypatch):
     made = puzzle_step.Estimator.__init__
     monkeypatch.setattr(puzzle_step.Estimator, "__init__", lambda *args, **given: made(*args, **given, compile=False))
-    monkeypatch.setattr(puzzle_step, "timed", lambda work, seconds, steps: {"median_ms": 1e3 * work()})
+    monkeypatch.setattr(turns, "timed", lambda work, seconds, steps: {"median_ms": 1e3 * work()})
     mx.set_default_device(mx.Device(mx.cpu))
     found = puzzle_step.worker(parsed(["--model", name, *TINY]))
     assert found["variant"] == "ours" and found["batch"] == 2 and found["median_ms"] > 0
