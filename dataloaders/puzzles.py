@@ -10,10 +10,10 @@ import numpy as np
 from dataloaders.puzzle_files import FIELDS, load
 from dataloaders.source import Source, digest
 from domains import maze, sudoku
+from domains.puzzles import IGNORED
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
 
-IGNORED = -100  # a label that is not judged
 FINGERPRINT_ROWS = 4096
 Augmentation = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 AUGMENTATIONS: dict[str, Augmentation] = {"sudoku": sudoku.augmented, "maze": maze.augmented}

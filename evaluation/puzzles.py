@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from domains import maze
+from domains.puzzles import IGNORED
 from evaluation.evaluator import Evaluator, counted
 from evaluation.puzzle_votes import SYMMETRIES, Symmetry, moved, voted
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
 from runtime.run import Run
 
-IGNORED = -100  # a label that nothing is asked about
 RULES = {"maze": maze.shortest}  # (x (B, S), answers (B, S)) -> (B,) bool
 STREAM = 3  # second word of the symmetries' random stream
 
@@ -120,13 +120,14 @@ class PuzzleAccuracy(Evaluator):
     ) -> tuple[np.ndarray, ...]:
         """The parts of `Answers` for one batch, but for the sets."""
         label, shape = batch["label"], batch["x"].shape
+        asked = label != IGNORED
+        number = np.maximum(asked.sum(axis=1), 1)
         kept = np.array(sorted(steps)) - 1
         exact, cells, q, own = [], [], [], []
         for found, logit in rolled(run, batch, max(steps)):
-            right = (found == label) | (label == IGNORED)
-            asked = np.maximum((label != IGNORED).sum(axis=1), 1)
-            exact.append(right.all(axis=1))
-            cells.append((right & (label != IGNORED)).sum(axis=1) / asked)
+            wrong = asked & (found != label)
+            exact.append(~wrong.any(axis=1))
+            cells.append((asked & ~wrong).sum(axis=1) / number)
             q.append(logit)
             own.append(found)
         ballots, trust = [np.stack(own)[kept]], [np.stack(q)[kept]]
@@ -139,7 +140,7 @@ class PuzzleAccuracy(Evaluator):
             ballots.append(np.stack([moved(there[step][0], *back) for step in kept]))
             trust.append(np.stack([there[step][1] for step in kept]))
         chosen = [voted(np.stack([b[k] for b in ballots]), np.stack([t[k] for t in trust])) for k in range(len(kept))]
-        wins = [((answer == label) | (label == IGNORED)).all(axis=1) for answer in chosen]
+        wins = [~(asked & (answer != label)).any(axis=1) for answer in chosen]
         parts = [exact, cells, q, wins]
         if self.rules is not None:
             parts.append([self.rules(batch["x"], own[step]) for step in kept])

@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from domains.puzzles import IGNORED
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Objective, masked_mean
 
-IGNORED = -100  # a label that nothing is asked about
 DATA = ("x", "label", "puzzle")
 CARRY = ("carry_y", "carry_z", "carry_steps", "carry_halted", *(f"carry_{name}" for name in DATA))
 METRICS = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps", "token_loss", "q_halt_loss")

@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from domains.puzzles import IGNORED
 from runtime.errors import UsageError
 from runtime.run import Run
 from visualizers.grids import save_denoising, save_grid
@@ -13,7 +14,6 @@ from visualizers.sudoku import animate_sudokus, save_sudokus
 from visualizers.token_grids import PALETTES, images
 
 KINDS = ("sudoku", *PALETTES)
-IGNORED = -100  # a label that nothing is asked about
 
 
 class PuzzlePicture:
