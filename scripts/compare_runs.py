@@ -23,7 +23,7 @@ from yaml import YAMLError
 
 from runtime.errors import UsageError
 from scripts.arguments import command, ends_in, parse
-from scripts.eis_report import columns
+from scripts.columns import columns
 from visualizers.curves import read_metrics
 from visualizers.logs import Series, chosen, compare_runs
 

@@ -8,7 +8,6 @@ usage: python scripts/eis_models.py checkpoint=outputs/series out=models/weights
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
 from runtime import device as devices
 from runtime.errors import UsageError
-from scripts.arguments import command, ends_in, parse, weights
-from training import checkpoint, exported
+from scripts import exports
+from scripts.arguments import command
+from training import exported
 from training.experiment import load_run
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
-SHIPPED = {name: WEIGHTS / f"eis_{name}.safetensors" for name in ("series", "parallel")}
+SHIPPED = {name: exports.WEIGHTS / f"eis_{name}.safetensors" for name in ("series", "parallel")}
 KIND = "eis_predictor"  # in the metadata of a file for use alone
 NEEDED = ("encode", "cells", "inside", "sample", "log_residual")
-
-
-@dataclass
-class Settings:
-    """The keys of the command line."""
-
-    checkpoint: str = "???"
-    out: str = "???"
-    ema: str = "true"
 
 
 def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> EISParameterCompleter:
@@ -49,10 +39,7 @@ def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> E
     Raises UsageError for a run of anything else, and where no weights are shipped.
     """
     devices.select(device)
-    path = SHIPPED.get(str(given), Path(given))
-    if str(given) in SHIPPED and not path.is_file():
-        raise UsageError(f"no weights are shipped for {given} ({path} is missing): give a checkpoint instead.")
-    file = checkpoint.find(path)
+    file = exports.found(given, SHIPPED)
     if (opened := exported.opened(file, KIND)) is not None:
         model, meta = opened
         return EISParameterCompleter(ProbabilisticEISPredictor(model, **meta["trained_on"]))
@@ -89,10 +76,7 @@ def trained_on(config: DictConfig) -> dict[str, Any]:
 
 def work(arguments: list[str]) -> None:
     """Exports one predictor and says how large it is."""
-    given, _ = parse(arguments, Settings)
-    ends_in((".safetensors",), out=given.out)
-    export(given.checkpoint, given.out, weights(given.ema))
-    print(f"{given.out}: {Path(given.out).stat().st_size / 1e6:.1f} MB")
+    exports.work(arguments, export)
 
 
 if __name__ == "__main__":

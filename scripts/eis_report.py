@@ -7,6 +7,7 @@ from typing import Any
 
 from domains.eis import NAMES
 from domains.eis_units import UNIT_OF, si
+from scripts.columns import columns
 
 SHOWN = 5  # of the likeliest circuits; the files have all of top_k
 HEADERS = ("", "best", "median", "90% of the posterior", "")
@@ -57,12 +58,6 @@ def initial_guesses(record: Mapping[str, Any]) -> list[str]:
     return ["  For impedance.py:" for _ in guesses[:1]] + [
         f"    CustomCircuit(circuit={one['circuit']!r}, initial_guess=[" + ", ".join(
             f"{value:.4g}" for value in one["initial_guess"]) + "])" for one in guesses]  # fmt: skip
-
-
-def columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows of text in columns of equal width, two spaces between."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(one, widths, strict=True)).rstrip() for one in rows]
 
 
 def wrapped(sentences: list[str]) -> list[str]:

@@ -8,7 +8,6 @@ usage: python scripts/puzzle_models.py checkpoint=outputs/sudoku out=models/weig
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,13 @@ import mlx.nn as nn
 from runtime import device as devices
 from runtime.errors import UsageError
 from runtime.run import Run
-from scripts.arguments import command, ends_in, parse, weights
-from training import checkpoint, exported
+from scripts import exports
+from scripts.arguments import command
+from training import exported
 from training.experiment import load_run
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "weights"
-SHIPPED = {"sudoku": WEIGHTS / "trm_sudoku.safetensors"}
+SHIPPED = {"sudoku": exports.WEIGHTS / "trm_sudoku.safetensors"}
 KIND = "puzzle_model"  # in the metadata of a file for use alone
-
-
-@dataclass
-class Settings:
-    """The keys of the command line."""
-
-    checkpoint: str = "???"
-    out: str = "???"
-    ema: str = "true"
 
 
 def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> tuple[nn.Module, int]:
@@ -47,10 +37,7 @@ def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> t
     Raises UsageError for a run of anything else, and where no weights are shipped.
     """
     devices.select(device)  # type: ignore[arg-type]  # it refuses other words
-    path = SHIPPED.get(str(given), Path(given))
-    if str(given) in SHIPPED and not path.is_file():
-        raise UsageError(f"no weights are shipped for {given} ({path} is missing): give a checkpoint instead.")
-    file = checkpoint.find(path)
+    file = exports.found(given, SHIPPED)
     if (opened := exported.opened(file, KIND)) is not None:
         model, meta = opened
         return model, meta["steps"]
@@ -74,10 +61,7 @@ def export(given: str | Path, out: str | Path, ema: bool | float = True) -> None
 
 def work(arguments: list[str]) -> None:
     """Exports one model and says how large the file is."""
-    given, _ = parse(arguments, Settings)
-    ends_in((".safetensors",), out=given.out)
-    export(given.checkpoint, given.out, weights(given.ema))
-    print(f"{given.out}: {Path(given.out).stat().st_size / 1e6:.1f} MB")
+    exports.work(arguments, export)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, P
 
 from runtime.errors import UsageError, closest
 from scripts.arguments import command
-from scripts.eis_report import columns
+from scripts.columns import columns
 
 TABLES = ("metrics", "configs", "system_metrics", "alerts", "traces")  # that name a run and the time of each row
 TIMES = {"configs": "created_at"}

@@ -47,19 +47,33 @@ def save(path: Path, arrays: dict[str, mx.array], meta: dict[str, Any]) -> None:
 
 def load(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """Arrays and metadata of a checkpoint; raises CorruptCheckpoint where it is damaged, UsageError where absent."""
+    arrays, strings = _opened(path, read=True)
+    if checksum(arrays, strings["meta"]) != strings["checksum"]:
+        raise CorruptCheckpoint(f"{path} is damaged: its contents do not match its checksum.")
+    return arrays, json.loads(strings["meta"])
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, its arrays neither read nor checked; raises what `load` does."""
+    try:
+        return json.loads(_opened(path, read=False)[1]["meta"])
+    except ValueError as error:
+        raise CorruptCheckpoint(f"{path} is damaged: its metadata are not JSON.") from error
+
+
+def _opened(path: Path, read: bool) -> tuple[dict[str, mx.array], dict[str, str]]:
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}.")
     try:
         loaded = mx.load(str(path), return_metadata=True)
         arrays, strings = cast(tuple[dict[str, mx.array], dict[str, str]], loaded)
-        mx.eval(arrays)  # loads are lazy: read now, before somebody replaces the file
+        if read:
+            mx.eval(arrays)  # loads are lazy: read now, before somebody replaces the file
     except (RuntimeError, ValueError) as error:
         raise CorruptCheckpoint(f"{path} is not a whole safetensors file: {error}") from error
     if strings.get("format") != FORMAT:
         raise CorruptCheckpoint(f"{path} has format {strings.get('format')!r}; needed: {FORMAT!r}.")
-    if checksum(arrays, strings["meta"]) != strings["checksum"]:
-        raise CorruptCheckpoint(f"{path} is damaged: its contents do not match its checksum.")
-    return arrays, json.loads(strings["meta"])
+    return arrays, strings
 
 
 def newest_whole(folder: Path) -> tuple[Path, dict[str, mx.array], dict[str, Any]] | None:

@@ -36,9 +36,9 @@ def opened(file: Path, kind: str) -> tuple[nn.Module, dict[str, Any]] | None:
 
     Raises UsageError for a file of another kind.
     """
-    arrays, meta = checkpoint.load(file)
-    if "config" in meta:
+    if "config" in checkpoint.metadata(file):  # its arrays, averages and carry may be many times the model's
         return None
+    arrays, meta = checkpoint.load(file)
     if meta.get("kind") != kind:
         raise UsageError(f"{file} is no run's checkpoint and no exported model of kind {kind}.")
     model: Any = build(meta["model"], plugins=tuple(meta["plugins"]))
