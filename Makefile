@@ -15,8 +15,8 @@ check: ## what a commit must pass besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-test: ## minutes
-	$(BIN)/pytest
+test: ## minutes, on two cores
+	$(BIN)/pytest -n 2
 
 test-slow: ## trains; much longer
 	$(BIN)/pytest -m slow

@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 
 from losses.flow_matching import FlowMatching  # noqa: E402
 from losses.meanflow import MeanFlow  # noqa: E402
+from models import cuda_launch  # noqa: E402
 from models.dit import DiT  # noqa: E402
 from models.mlp import MLP  # noqa: E402
 from models.unet import UNet  # noqa: E402
@@ -149,8 +150,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--loss", choices=sorted(LOSSES), default="fm", help="of ours; bare is flow matching")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of ours; bare is fp32")
+    parser.add_argument("--compiler", choices=["mlx", "own"], default=cuda_launch.COMPILER, help="of our CUDA kernels")
     given = parser.parse_args()
     select(given.device)
+    cuda_launch.COMPILER = given.compiler
     kinds = {"ours": lambda: ours(given.model, given.loss, given.precision), "bare": lambda: bare(given.model)}
     made = {name: kinds[name]() for name in given.variants.split(",")}
     begin = time.perf_counter()
@@ -171,7 +174,7 @@ def main() -> None:
     for name, (_, model) in made.items():
         line = {
             "variant": name, "model": given.model, "loss": given.loss, "precision": given.precision,
-            "batch": SHAPES[given.model][0], "first_step_s": first_step,
+            "compiler": given.compiler, "batch": SHAPES[given.model][0], "first_step_s": first_step,
             "peak_gb": round(mx.get_peak_memory() / 1e9, 2),
             "parameters": count_parameters(model),
             "median_ms": round(statistics.median(times[name]), 3), "best_ms": round(min(times[name]), 3),

@@ -2,7 +2,7 @@
 
 python benchmarks/step_time.py [--device cpu] [--model mlp|unet|all|unet36|dit_b] [--seconds 30] [--as-installed]
                                [--loss fm|mf25|mf100|all] [--precision bf16]
-                               [--peer torch [--compiled] --torch-python PATH]
+                               [--peer torch [--compiled] --torch-python PATH] [--limit 600]
 
 The loss and precision are of ours and torch; bare is flow matching in float32, left out where that would mislead.
 
@@ -23,10 +23,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def worker(python: str, script: str, options: list[str], **environment: str) -> list[dict]:
-    """The JSON lines of a worker, printed as they are; none, and a sentence, when it fails."""
+def worker(python: str, script: str, options: list[str], limit: float | None = None, **environment: str) -> list[dict]:
+    """The JSON lines of a worker; none, and a sentence, when it fails or is not done after `limit` seconds."""
     command = [python, str(HERE / script), *options]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        print(f"skipped: {script} {' '.join(options)} was not done after {limit:g} s", file=sys.stderr)
+        return []
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         print(f"skipped: {script} {' '.join(options)} ended with status {done.returncode}: {last}", file=sys.stderr)
@@ -39,17 +43,18 @@ def measure(model: str, loss: str, given: argparse.Namespace) -> dict[str, dict]
     options = ["--model", model, "--device", given.device, "--seconds", str(given.seconds)]
     options += ["--loss", loss, "--precision", given.precision]
     comparable = loss == "fm" and given.precision == "fp32"
-    found = worker(sys.executable, "step_mlx.py", [*options, "--variants", "ours,bare" if comparable else "ours"])
+    ours = [*options, "--variants", "ours,bare" if comparable else "ours"]
+    found = worker(sys.executable, "step_mlx.py", ours, given.limit)
     if given.as_installed:
         alone = [*options, "--variants", "ours"]
         found += [
             {**line, "variant": "as installed"}
-            for line in worker(sys.executable, "step_mlx.py", alone, MLX_LAB_BLAS="off")
+            for line in worker(sys.executable, "step_mlx.py", alone, given.limit, MLX_LAB_BLAS="off")
         ]
     if given.peer:
-        found += worker(given.torch_python, "step_torch.py", options)
+        found += worker(given.torch_python, "step_torch.py", options, given.limit)
         if given.compiled:
-            found += worker(given.torch_python, "step_torch.py", [*options, "--compile"])
+            found += worker(given.torch_python, "step_torch.py", [*options, "--compile"], given.limit)
     for line in found:
         print(json.dumps({name: value for name, value in line.items() if name != "turns_ms"}), flush=True)
     return {line["variant"]: line for line in found}
@@ -83,6 +88,7 @@ def main() -> int:
     parser.add_argument("--as-installed", action="store_true", help="also MLX without the fast BLAS")
     parser.add_argument("--peer", choices=["torch"])
     parser.add_argument("--compiled", action="store_true", help="also torch.compile")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="of a variant, compilation included")
     parser.add_argument("--torch-python", default=sys.executable, metavar="PATH")
     given = parser.parse_args()
     status = 0

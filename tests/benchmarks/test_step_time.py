@@ -28,7 +28,7 @@ def test_every_variant_gives_a_line_and_a_missing_peer_a_sentence(tmp_path, caps
     python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     given = argparse.Namespace(device="cpu", seconds=0.0, as_installed=False, peer="torch", compiled=False,
-                               precision="fp32", torch_python=str(python))  # fmt: skip
+                               precision="fp32", torch_python=str(python), limit=None)  # fmt: skip
     lines = step_time.measure("mlp", "fm", given)
     assert set(lines) == {"ours", "bare"}
     for line in lines.values():
@@ -37,3 +37,8 @@ def test_every_variant_gives_a_line_and_a_missing_peer_a_sentence(tmp_path, caps
             line["parameters"] == 4 * 256 + 256 + 2 * (256 * 256 + 256) + 256 * 2 + 2 and line["mlx"] and line["blas"]
         )
     assert "skipped: step_torch.py" in capsys.readouterr().err
+
+
+def test_a_variant_over_its_limit_is_left_out_in_a_sentence(capsys):
+    assert step_time.worker(sys.executable, "step_mlx.py", ["--model", "mlp"], 0.01) == []
+    assert "skipped: step_mlx.py --model mlp was not done after 0.01 s" in capsys.readouterr().err
