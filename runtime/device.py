@@ -1,6 +1,8 @@
 """Chooses and describes the device that MLX computes on."""
 
+import os
 from importlib.metadata import version
+from typing import Any
 
 import runtime.blas  # must come before mlx.core
 
@@ -8,6 +10,7 @@ import runtime.blas  # must come before mlx.core
 import mlx.core as mx
 
 from runtime.errors import UsageError
+from runtime.trees import leaves
 
 GIB = 2**30
 
@@ -55,3 +58,24 @@ def describe() -> dict[str, str | float]:
     if kind == "cpu":
         words["blas"] = runtime.blas.status.detail
     return words
+
+
+def get_device_info() -> dict[str, str | float]:
+    """`describe`, and what MLX tells of the default device beside it (names and units are MLX's) and of this machine.
+
+    gpus, cores: how many there are.
+    """
+    own = {str(key): value for key, value in mx.device_info(mx.default_device()).items()}
+    return describe() | own | {"gpus": mx.device_count(mx.gpu), "cores": os.cpu_count() or 0}
+
+
+def synchronize(*outputs: Any) -> None:
+    """Computes what `outputs` (nests, modules, dataclasses) hold, then waits for this thread's streams of all devices.
+
+    mx.synchronize alone waits for one stream, and only for what was sent to it: an array that nobody has evaluated
+    is not. Raises ValueError inside of mx.compile and mx.vmap.
+    """
+    mx.eval([leaf for _, leaf in leaves(outputs, private=True)])
+    for device in (mx.cpu, mx.gpu):
+        if mx.is_available(device):
+            mx.synchronize(mx.default_stream(device))

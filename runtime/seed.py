@@ -1,5 +1,6 @@
 """Random streams as pure functions of (seed, place): a resumed run draws what the first would have drawn."""
 
+import random
 import zlib
 
 import mlx.core as mx
@@ -28,3 +29,16 @@ def numpy_rng(seed: int, *stream: int | str) -> np.random.Generator:
     """The host generator of a stream, for example `numpy_rng(seed, "shuffle", epoch)`."""
     words = (zlib.crc32(part.encode()) if isinstance(part, str) else part for part in stream)
     return np.random.default_rng(_sequence(seed, HOST, *words))
+
+
+def set_random_seed(seed: int) -> None:
+    """Starts the global random streams of Python, NumPy and MLX (this thread's) anew, for scripts and notebooks.
+
+    Training here needs none of them: its keys come from `step_key`, its host generators from `numpy_rng`. UsageError
+    for a seed that is no integer from 0 to 2**64 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise UsageError(f"seed must be an integer from 0 to 2**64 - 1, got {seed!r}.")
+    random.seed(seed)
+    np.random.seed(seed if seed < LIMIT else [seed % LIMIT, seed // LIMIT])  # NumPy takes words of 32 bits
+    mx.random.seed(seed)

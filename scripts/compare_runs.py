@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, P
 
 import numpy as np
 from omegaconf import OmegaConf
-from yaml import YAMLError
 
+from runtime.columns import columns
+from runtime.config_files import load_config
 from runtime.errors import UsageError
 from scripts.arguments import command, ends_in, parse
-from scripts.columns import columns
 from visualizers.curves import read_metrics
 from visualizers.logs import Series, chosen, compare_runs
 
@@ -51,15 +51,8 @@ def labels(folders: list[Path]) -> list[str]:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The config of a run's last sitting, by dotted keys."""
-    sittings = sorted(folder.glob("resume-*.yaml"), key=lambda path: (len(path.name), path.name))  # 10 after 9
-    path = [folder / "config.yaml", *sittings][-1]
-    if not path.is_file():
-        raise UsageError(f"{folder} is no run's folder: it has no config.yaml.")
-    try:
-        found = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
-        raise UsageError(f"can't read {path}: {str(error).splitlines()[0]}.") from error
-    return leaves(found) if isinstance(found, dict) else {}
+    found: Any = OmegaConf.to_container(load_config(folder))
+    return leaves(found)
 
 
 def leaves(value: Any, key: str = "") -> dict[str, Any]:

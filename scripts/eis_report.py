@@ -7,7 +7,7 @@ from typing import Any
 
 from domains.eis import NAMES
 from domains.eis_units import UNIT_OF, si
-from scripts.columns import columns
+from runtime.columns import columns
 
 SHOWN = 5  # of the likeliest circuits; the files have all of top_k
 HEADERS = ("", "best", "median", "90% of the posterior", "")

@@ -24,9 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ instead
 
+from runtime.columns import columns
 from runtime.errors import UsageError, closest
 from scripts.arguments import command
-from scripts.columns import columns
 
 TABLES = ("metrics", "configs", "system_metrics", "alerts", "traces")  # that name a run and the time of each row
 TIMES = {"configs": "created_at"}

@@ -1,11 +1,13 @@
 """Choosing the device and its limits."""
 
+import os
 from importlib.metadata import version
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
-from runtime.device import GIB, describe, select
+from runtime.device import GIB, describe, get_device_info, select, synchronize
 from runtime.errors import UsageError
 
 
@@ -48,3 +50,29 @@ def test_wrong_values_name_what_was_got():
         select("cpu", memory_gib=0)
     with pytest.raises(UsageError, match="cache_gib.*-1"):
         select("cpu", cache_gib=-1)
+
+
+def test_device_info_has_the_description_and_what_mlx_tells():
+    select("cpu")
+    info = get_device_info()
+    assert info.items() >= describe().items() and info.items() >= mx.device_info(mx.Device(mx.cpu)).items()
+    assert info["gpus"] == mx.device_count(mx.gpu) and info["cores"] == os.cpu_count()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.int32])
+def test_synchronize_computes_what_it_is_given_wherever_it_is(dtype):
+    def held(*wrapped):
+        """Bytes that computing a million lazy zeros adds."""
+        lazy = mx.zeros((1 << 20,), dtype) + 1
+        before = mx.get_active_memory()
+        synchronize(*(wrap(lazy) for wrap in wrapped))
+        return mx.get_active_memory() - before
+
+    def module(x):
+        layer = nn.Linear(1, 1)
+        layer.weight = x
+        return nn.Sequential(nn.Sequential(layer))
+
+    for wrap in (lambda x: x, lambda x: {"a": [(x,)], "b": None}, lambda x: [{"_b": x}], module):
+        assert held(wrap) >= (dtype.size << 20) - 8  # the 1's own memory goes
+    assert held() < 1000 and held(lambda x: None) < 1000

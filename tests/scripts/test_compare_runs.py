@@ -133,7 +133,7 @@ def test_runs_of_the_launcher(tmp_path, monkeypatch, capsys):
     (["a"], "two or more"),
     (["a", "a/../a"], "different runs"),
     (["a", "b", "a"], "different runs"),
-    (["a", "none"], "no config.yaml"),
+    (["a", "none"], "no config at"),
     (["a", "b", "metric=lose"], "nearest: loss"),
     (["a", "b", "out=x.txt"], "x.txt"),
     (["a", "b", "smoothing=1"], "below 1"),
