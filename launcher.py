@@ -128,7 +128,8 @@ def _conclusion(experiment: Experiment, workspace: Workspace, summary: Summary) 
         *(f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/")),
     ]
     lines += [f"record      {workspace.folder}/metrics.jsonl, summary.json"]
-    lines += [f"checkpoint  {workspace.checkpoints}"]
+    if workspace.checkpoints.is_dir():
+        lines += [f"checkpoint  {workspace.checkpoints}"]
     if experiment.config.trackio.enabled:
         lines += [f"dashboard   trackio show --project {experiment.config.trackio.project}"]
     return "\n".join(lines)

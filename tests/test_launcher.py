@@ -170,8 +170,8 @@ CASES = [
 
 @pytest.mark.parametrize(("group", "option"), CASES, ids=lambda x: x)
 def test_every_option_composes_builds_and_takes_two_steps(group, option, image_data):
-    if group == "traces" and option == "profile":
-        pytest.skip("run by debug=profile below")
+    if group == "traces" and option in options("debug"):
+        pytest.skip(f"run by debug={option} below")
     extra = SMALL.get(f"{group}={option}", [])
     if group == "dataloaders":
         extra = [*extra, "batch_size=10", *(["model=cnn", "model.channels=4"] if option in IMAGES else [])]
@@ -260,7 +260,8 @@ def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data
 
 @pytest.mark.parametrize("option", options("debug"))
 def test_every_debug_mode_runs(option, tmp_path, capsys):
-    steps = {"profile": "max_steps=14", "limit": "max_steps=20", "overfit": "max_steps=60"}[option]
+    steps = {"profile": "max_steps=14", "limit": "max_steps=20", "overfit": "max_steps=60",
+             "lr_find": "max_steps=30"}[option]  # fmt: skip
     overrides = [
         "run_name=t",
         f"debug={option}",
