@@ -4,18 +4,22 @@ import contextlib
 import io
 import json
 import os
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+ALERT = "alert/"  # what the names of values that are alerts begin with
 
 
 class Tracker:
     """Collects one row of values per step and writes it to `<folder>/metrics.jsonl` and, where enabled, to trackio.
 
-    A value is a number or a string; one that ends in .png or .gif is a picture's path below `folder`. The row of the
-    current step stays open until a later step logs, so a checkpoint can hold it: `state()` and `start(resume=state)`
-    make the two records those of an uninterrupted run, without duplicates or holes, however much either had lost or run
-    ahead.
+    A value is a number or a string; one that ends in .png or .gif is a picture's path below `folder`, and one named
+    "alert/<subject>..." is "<level>: <text>", which trackio has among its alerts instead. The row of the current step
+    stays open until a later step logs, so a checkpoint can hold it: `state()` and `start(resume=state)` make the two
+    records those of an uninterrupted run, without duplicates or holes, however much either had lost or run ahead.
     """
 
     def __init__(self, folder: Path, project: str = "mlx-lab", name: str = "", config: dict | None = None,
@@ -66,14 +70,25 @@ class Tracker:
             self.close_row()
         self.step = max(step, self.step)
         self.values |= values
+        for name, told in values.items():
+            if name.startswith(ALERT):
+                self.alert(name, told, self.step)
+
+    def alert(self, name: str, told: str, step: int) -> None:
+        """Tells trackio and the webhook that it knows what would be a row's `name: told`; from any thread."""
+        if self._run is not None:
+            from trackio import AlertLevel
+
+            title, level, text = parts(name, told)
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._run.alert(title, text, AlertLevel(level), step)
 
     def close_row(self) -> None:
         """Writes the open row."""
         if self.values:
             row = {"step": self.step, "time": round(time.time(), 3), **self.values}
             self._file.write(json.dumps(row) + "\n")
-            if self._run is not None:
-                self._run.log(self._media(self.values), step=self.step)
+            self._show(self.values, self.step)
         self.values = {}
 
     def state(self) -> dict[str, Any]:
@@ -91,7 +106,16 @@ class Tracker:
 
             with contextlib.redirect_stdout(io.StringIO()):
                 trackio.finish()
+            for thread in threading.enumerate():
+                if "(send_webhook)" in thread.name:  # trackio's, which would die with the process before it has sent
+                    thread.join()
         self._run = None
+
+    def _show(self, values: dict[str, Any], step: int) -> None:
+        """Gives trackio a row."""
+        shown = {name: value for name, value in values.items() if not name.startswith(ALERT)}
+        if self._run is not None and shown:
+            self._run.log(self._media(shown), step=step)
 
     def _media(self, values: dict[str, Any]) -> dict[str, Any]:
         import trackio
@@ -112,7 +136,7 @@ class Tracker:
         self._file = path.open("a", buffering=1)
 
     def _reconcile(self) -> None:
-        """Makes trackio's rows those of metrics.jsonl: deletes what ran ahead, adds what its queue had lost."""
+        """Makes trackio's rows and alerts those of metrics.jsonl: deletes what ran ahead, adds what it had lost."""
         import sqlite3
 
         from trackio.sqlite_storage import SQLiteStorage
@@ -120,10 +144,25 @@ class Tracker:
         path = SQLiteStorage.init_db(self.project)  # trackio's writer makes the tables later, if this machine has none
         with SQLiteStorage._get_process_lock(self.project), contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("DELETE FROM metrics WHERE run_id = ? AND step >= ?", (self.run_id, self.step))
+            database.execute("DELETE FROM alerts WHERE run_id = ? AND step > ?", (self.run_id, self.step))
             have = {row[0] for row in database.execute("SELECT step FROM metrics WHERE run_id = ?", (self.run_id,))}
+            told = set(database.execute("SELECT step, text FROM alerts WHERE run_id = ?", (self.run_id,)))
             database.commit()
         lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        for row in [json.loads(line) for line in lines if line.endswith("}")]:  # the last may have been cut in a copy
+        rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may have been cut in a copy
+        for row in rows:
             if row["step"] not in have:
-                values = {key: value for key, value in row.items() if key not in ("step", "time")}
-                self._run.log(self._media(values), step=row["step"])
+                self._show({key: value for key, value in row.items() if key not in ("step", "time")}, row["step"])
+        for row in [*rows, {"step": self.step, "time": time.time(), **self.values}]:
+            for title, level, text in [parts(name, value) for name, value in row.items() if name.startswith(ALERT)]:
+                if (row["step"], text) not in told:
+                    at = datetime.fromtimestamp(row["time"], UTC).isoformat()
+                    SQLiteStorage.bulk_alert(
+                        self.project, self.name, [title], [text], [level], [row["step"]], [at], run_id=self.run_id
+                    )
+
+
+def parts(name: str, told: str) -> tuple[str, str, str]:
+    """Title, level and text of an alert's name and value."""
+    level, _, text = told.partition(": ")
+    return name.split("/")[1].replace("_", " "), level, text

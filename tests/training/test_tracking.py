@@ -93,3 +93,41 @@ def test_the_record_of_another_machine_is_taken_as_it_is_however_often(tmp_path)
     ]  # resumed there from step 6: step 7 came out otherwise, 8 is still due
     assert replay(changed) == [*WANT[:6], (7, {"loss": 3.0, "rate": 0.5})]
     assert json.loads((folder / "trackio_run.json").read_text()) == "run-of-another-machine"
+
+
+def alerts(tracker):
+    with contextlib.closing(sqlite3.connect(SQLiteStorage.get_project_db_path(tracker.project))) as database:
+        query = "SELECT step, title, level, text FROM alerts WHERE run_id = ? ORDER BY step"
+        return database.execute(query, (tracker.run_id,)).fetchall()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_alerts_after_a_kill_are_those_of_the_rows(tmp_path, lost):
+    def log(to, steps):
+        for step in steps:
+            to.log(step, {"loss": 1.0})
+            if step in (2, 5, 7):
+                to.log(step, {"alert/not_finite": f"warn: loss is nan at {step}"})
+
+    one = tracker(tmp_path / "a", f"alerts-{lost}")
+    one.start()
+    log(one, range(1, 6))
+    kept = json.loads(json.dumps(one.state()))
+    log(one, range(6, 9))
+    one.finish()
+    want = [(step, "not finite", "warn", f"loss is nan at {step}") for step in (2, 5, 7)]
+    assert alerts(one) == want
+    if lost:
+        with contextlib.closing(sqlite3.connect(SQLiteStorage.get_project_db_path(one.project))) as database, database:
+            database.execute("DELETE FROM alerts WHERE run_id = ?", (one.run_id,))
+    two = tracker(tmp_path / "a", one.name)
+    two.start(kept)
+    assert alerts(two) == want[:2]
+    log(two, range(6, 9))
+    two.finish()
+    assert alerts(two) == want
+    far = tracker(tmp_path / "a", one.name, "alerts-elsewhere")
+    far.replay(f"{one.run_id}-replayed")
+    far = tracker(tmp_path / "a", one.name, "alerts-elsewhere")
+    far.replay(f"{one.run_id}-replayed")  # however often
+    assert alerts(far) == want and dashboard(far)[4] == (5, {"loss": 1.0})
