@@ -2,6 +2,9 @@
 
 import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -29,6 +32,20 @@ def numpy_rng(seed: int, *stream: int | str) -> np.random.Generator:
     """The host generator of a stream, for example `numpy_rng(seed, "shuffle", epoch)`."""
     words = (zlib.crc32(part.encode()) if isinstance(part, str) else part for part in stream)
     return np.random.default_rng(_sequence(seed, HOST, *words))
+
+
+@contextmanager
+def global_key_kept() -> Iterator[None]:
+    """Within: MLX's global random state may be drawn from; afterwards it is what it was.
+
+    It can't be assigned in MLX 0.32, but its key is the 64 bits of its seed.
+    """
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)
 
 
 def set_random_seed(seed: int) -> None:

@@ -8,15 +8,14 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch, ObjectiveOp, active
 from runtime.scheduler import ScheduledOp
-from runtime.seed import step_key
+from runtime.seed import global_key_kept, step_key
 from runtime.slots import snapshot, write
 from runtime.watch import Watch, place
 from training.evaluate import means_of, to_device
@@ -138,14 +137,13 @@ def _unchanged(estimator: Any) -> Iterator[None]:
     network = estimator.network
     scheduled = [(op, op.place) for op in network.ops if isinstance(op, ScheduledOp | UpdateOp)]
     training = [(model, model.training) for model in network.models.values()]
-    states, state = (random.getstate(), np.random.get_state()), cast(Any, mx.random.state)
-    high, low = state[0].tolist()  # MLX's global key is the 64 bits of its seed
+    states = random.getstate(), np.random.get_state()
     try:
-        yield
+        with global_key_kept():
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        mx.random.seed(high << 32 | low)
         for op, at in scheduled:
             op.place = at
         for model, mode in training:
