@@ -86,18 +86,26 @@ def rc_fit(
     frequencies: np.ndarray, z: Impedance, elements: int, inductor: bool = True, capacitor: bool = False
 ) -> tuple[Impedance, float]:
     """Relative residuals (F,) and mu of the least-squares fit with so many RC elements."""
-    w, size = 2 * np.pi * frequencies, np.abs(z)
-    tau = np.geomspace(1 / w.max(), 1 / w.min(), elements)
-    columns = [np.ones((len(w), 1)), 1 / (1 + 1j * w[:, None] * tau)]
-    columns += [1j * w[:, None]] * inductor + [1 / (1j * w[:, None])] * capacitor
-    matrix = np.concatenate(columns, axis=1) / size[:, None]
-    rows = np.concatenate([matrix.real, matrix.imag])
-    norm = np.linalg.norm(rows, axis=0)
-    goal = z / size
-    values = np.linalg.lstsq(rows / norm, np.r_[goal.real, goal.imag], rcond=None)[0] / norm
+    w, share = 2 * np.pi * frequencies, 1 / np.abs(z)
+    count, last = len(w), elements + 1 + inductor
+    rows = np.zeros((last + capacitor, 2 * count))  # columns of the problem: the real parts, then the imaginary ones
+    rows[0, :count] = share
+    x = np.exp(-np.linspace(np.log(w.max()), np.log(w.min()), elements))[:, None] * w
+    real, imaginary = rows[1 : elements + 1, :count], rows[1 : elements + 1, count:]
+    np.divide(share, 1 + x * x, out=real)
+    np.multiply(real, -x, out=imaginary)
+    if inductor:
+        rows[elements + 1, count:] = w * share
+    if capacitor:
+        rows[last, count:] = -share / w
+    goal = np.concatenate([z.real * share, z.imag * share])
+    norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    values = np.linalg.lstsq((rows / norm[:, None]).T, goal, rcond=None)[0] / norm
     resistances = values[1 : elements + 1]
-    negative, positive = (np.abs(resistances[sign]).sum() for sign in (resistances < 0, resistances >= 0))
-    return goal - matrix @ values, float(1 - negative / positive) if positive else -np.inf
+    positive = resistances.sum(where=resistances >= 0)
+    negative = positive - resistances.sum()
+    left = goal - values @ rows
+    return left[:count] + 1j * left[count:], float(1 - negative / positive) if positive else -np.inf
 
 
 def _size(residuals: Impedance, fitted: int) -> tuple[float, float]:

@@ -23,7 +23,7 @@ REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
 PIECES = 32  # of Rsh's conditional density
 FLOOR = 0.05  # share of it that is flat
-ROWS = 64  # at a time, so that their arrays stay in the processor's cache
+ROWS = 128  # at a time, so that their arrays stay in the processor's cache
 SERIES = 16  # draws of Rs for each circuit of a grid
 
 
@@ -125,14 +125,16 @@ def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.ran
     rows = np.flatnonzero(np.isfinite(log_weight))
     rs, misfit = np.full(len(places), problem.rs[0]), np.full(len(places), np.inf)
     blocks = [slice(start, start + ROWS) for start in range(0, len(rows), ROWS)]
-    z = np.empty((len(rows), len(problem.spectrum.z)), complex)
-    for block in blocks:
-        z[block] = problem.impedance(places[rows[block]])
-    rs[rows], log_rs = draw_rs(problem, z, rng)
+    observed, ratios = problem.spectrum.z, problem.ratios(places[rows])
+    model = [ratios.parts(block) for block in blocks]
     square, size = np.empty((2, len(rows)))
-    for block in blocks:
-        z[block] += rs[rows[block], None]
-        square[block], size[block] = deviation(problem.spectrum.z, z[block])
+    if problem.rs_free:
+        for block, z in zip(blocks, model, strict=True):
+            square[block], size[block] = against_rs(observed, *z)
+    rs[rows], log_rs = draw_rs(problem, square, size, rng)
+    for block, (real, imaginary) in zip(blocks, model, strict=True):
+        real += rs[rows[block], None]
+        square[block], size[block] = deviation(observed, real, imaginary)
     misfit[rows] = square
     log_weight[rows] += problem.of_deviation(square, size) + log_rs
     return Draws(places, rs, misfit, log_weight)
@@ -245,21 +247,30 @@ def draw_rsh(membranes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
         return resistance * (1 + np.exp(found)), np.log(density)
 
 
-def draw_rs(problem: Problem, z: Impedance, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rs (N,) in ohm for impedances z (N, F) without it, and ln of prior over density (N,); 0 where it is fixed.
+def against_rs(observed: Impedance, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How Rs changes the sum of squares of (Z_observed - Z - Rs) / |Z_observed|: at Rs = 0, and half its fall per ohm.
+
+    real, imaginary: of Z (n, F) without Rs, in ohm; (n,) each.
+    """
+    weight = 1 / (observed.real**2 + observed.imag**2)
+    own = (observed.real * weight, observed.imag * weight)
+    left = len(observed) - 2 * (real @ own[0] + imaginary @ own[1]) + (real * real + imaginary * imaginary) @ weight
+    return np.maximum(left, 0), own[0].sum() - real @ weight
+
+
+def draw_rs(
+    problem: Problem, left: np.ndarray, slope: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rs (N,) in ohm for what `against_rs` gives (N,), and ln of prior over density (N,); 0 where it is fixed.
 
     The proposal is log-uniform up to what the spectrum allows, mixed with a logistic density about the best value.
     """
     low, high = problem.rs
+    count = len(left)
     if not problem.rs_free:
-        return np.full(len(z), low), np.zeros(len(z))
+        return np.full(count, low), np.zeros(count)
     scale = 1 / np.abs(problem.spectrum.z)
-    left, slope, steep = np.empty(len(z)), np.empty(len(z)), scale @ scale  # left: the squares without Rs
-    for start in range(0, len(z), ROWS):
-        block = slice(start, start + ROWS)
-        off = (problem.spectrum.z - z[block]) * scale
-        parts = off.view(np.float64)
-        left[block], slope[block] = np.einsum("nf,nf->n", parts, parts), off.real @ scale
+    steep = scale @ scale
     best = slope / steep
     end = np.clip(best, low, high)
     rest = np.maximum(left - (2 * slope - end * steep) * end, 0)  # a parabola in Rs
@@ -268,13 +279,13 @@ def draw_rs(problem: Problem, z: Impedance, rng: np.random.Generator) -> tuple[n
     bounds = [(end - best) / (0.6 * width) for end in (low, high)]
     top = np.clip(best + 5 * width, 2 * low, high)
     sharp = np.where(best > 4 * width, 0.95, 0.4)
-    u = rng.random(len(z))
+    u = rng.random(count)
     # odds of (1 - u) F(low) + u F(high), with the digits of both tails
     odds = [np.logaddexp(np.log1p(-u) - soft(-sign * bounds[0]), np.log(u) - soft(-sign * bounds[1]))
             for sign in (1, -1)]  # fmt: skip
     peaked = np.clip(best + 0.6 * width * (odds[0] - odds[1]), low, high)
-    spread = low * (top / low) ** rng.random(len(z))
-    rs = np.where(rng.random(len(z)) < sharp, peaked, spread)
+    spread = low * (top / low) ** rng.random(count)
+    rs = np.where(rng.random(count) < sharp, peaked, spread)
     t = (rs - best) / (0.6 * width)
     inside = -soft(-bounds[1]) - soft(bounds[0]) + np.log(-np.expm1(bounds[0] - bounds[1]))
     log_peaked = -np.abs(t) - 2 * np.log1p(np.exp(-np.abs(t))) - np.log(0.6 * width) + np.log(rs) - inside

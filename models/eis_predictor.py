@@ -11,12 +11,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from domains.eis import POINTS
-from models.eis_encoder import PLACE, SpectrumEncoder, embed
+from models.eis_encoder import CELLS, PLACE, SpectrumEncoder, embed
 from models.linear import Linear
 from models.transformer import Nonlinearity
-from models.truncated_logistic import draw, log_density
+from models.truncated_logistic import choose, draw, log_density
 
 SMALLEST = -6.0  # ln of the narrowest component, in cells
+TINY = 1e-7  # uniform numbers end so far from 0 and 1
 LARGEST = (
     5.0  # of the widest, flat in its cell to 3e-6: where flat is best, training widens it until its density is NaN
 )
@@ -57,7 +58,7 @@ class EISPredictor(nn.Module):
 
     def inside(self, h: mx.array, cell: mx.array, parameter: int) -> tuple[mx.array, mx.array, mx.array]:
         """The mixture inside a cell (...,) int: ln weights, centres and ln widths (..., mixture), in cells."""
-        one_hot = (cell[..., None] == mx.arange(POINTS)).astype(h.dtype)
+        one_hot = (cell[..., None] == CELLS).astype(h.dtype)
         out = self.activation(self.refine[parameter](mx.concatenate([h, one_hot], axis=-1)))
         weight, centre, width = mx.split(self.place[parameter](out).astype(mx.float32), 3, axis=-1)
         weight = weight - mx.logsumexp(weight, axis=-1, keepdims=True)
@@ -86,27 +87,30 @@ class EISPredictor(nn.Module):
         False draws grid points, with their probability.
         """
         rows = (len(context), count)
-        places, log_q = mx.zeros((*rows, 0)), mx.zeros(rows)
+        uniform = mx.random.uniform(TINY, 1 - TINY, (*rows, 5, 3), key=key)
+        places, log_q = mx.zeros((len(context), 1, 0)), mx.zeros(rows)  # one row for all draws until they differ
         settled: Any = (known_mask > 0).all(axis=0).tolist()  # in every row: there is nothing to draw
-        for i, key_i in enumerate(mx.random.split(key, 5)):
-            if settled[i]:
-                places = mx.concatenate([places, mx.broadcast_to(known[:, None, i : i + 1], (*rows, 1))], axis=-1)
-                continue
-            choose, place = mx.random.split(key_i)
-            logits, h = self.cells(context[:, None], places, i)  # the first parameter has one row for all draws
-            logits = mx.broadcast_to(logits - mx.logsumexp(logits, axis=-1, keepdims=True), (*rows, POINTS))
-            cell = mx.random.categorical(logits, key=choose)
-            found = mx.take_along_axis(logits, cell[..., None], axis=-1)[..., 0]
-            offset = mx.zeros(rows)
-            if within:
-                parts = self.inside(mx.broadcast_to(h, (*rows, h.shape[-1])), cell, i)
-                offset = draw(*parts, place)
-                found = found + log_density(offset, *parts)
-            given = mx.broadcast_to(known_mask[:, None, i], rows) > 0
-            log_q = log_q + mx.where(given, 0, found)
-            drawn = mx.where(given, mx.broadcast_to(known[:, None, i], rows), cell + offset)
+        for i in range(5):
+            drawn = known[:, None, i]
+            if not settled[i]:
+                logits, h = self.cells(context[:, None], places, i)
+                logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+                cell = choose(logits, uniform[..., i, :1])
+                logits = mx.broadcast_to(logits, (*rows, POINTS))
+                found = mx.take_along_axis(logits, cell[..., None], axis=-1)[..., 0]
+                place = cell
+                if within:
+                    parts = self.inside(mx.broadcast_to(h, (*rows, h.shape[-1])), cell, i)
+                    offset = draw(*parts, uniform[..., i, 1:])
+                    found = found + log_density(offset, *parts)
+                    place = cell + offset
+                given = known_mask[:, None, i] > 0
+                log_q = log_q + mx.where(given, 0, found)
+                drawn = mx.where(given, drawn, place)
+                places = mx.broadcast_to(places, (*rows, i))
+            drawn = mx.broadcast_to(drawn, places.shape[:2])
             places = mx.concatenate([places, drawn[..., None]], axis=-1)
-        return places, log_q
+        return mx.broadcast_to(places, (*rows, 5)), log_q
 
     def log_residual(self, context: mx.array, places: mx.array) -> mx.array:
         """log10 of the mean |dZ| over the mean |Z| between the spectrum and circuits at places (..., 5), (...)."""

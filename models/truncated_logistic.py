@@ -14,19 +14,25 @@ def log_density(offset: mx.array, weight: mx.array, centre: mx.array, width: mx.
     return mx.logsumexp(weight + log_pdf - inside, axis=-1)
 
 
-def draw(weight: mx.array, centre: mx.array, width: mx.array, key: mx.array) -> mx.array:
-    """One offset (...) in [-.5, .5] of each mixture, by the inverse of its distribution function."""
-    choose, place = mx.random.split(key)
-    chosen = mx.random.categorical(weight, key=choose)[..., None]
-    centre, width = (mx.take_along_axis(a, chosen, axis=-1)[..., 0] for a in (centre, width))
-    scale = mx.exp(width)
-    low, high = (-0.5 - centre) / scale, (0.5 - centre) / scale
-    uniform = mx.random.uniform(1e-7, 1 - 1e-7, centre.shape, key=place)
-    less, more = mx.log1p(-uniform), mx.log(uniform)
+def draw(weight: mx.array, centre: mx.array, width: mx.array, uniform: mx.array) -> mx.array:
+    """One offset (...) in [-.5, .5] of each mixture, by the inverse of its distribution function.
+
+    uniform (..., 2) in (0, 1): for the choice of a component, and for the place in it.
+    """
+    chosen = choose(weight, uniform[..., :1])[..., None]
+    centre, scale = (mx.take_along_axis(a, chosen, axis=-1) for a in (centre, mx.exp(width)))
+    ends = (mx.array([-0.5, 0.5]) - centre) / scale
+    share = mx.log(mx.concatenate([1 - uniform[..., 1:], uniform[..., 1:]], axis=-1))
     # the odds of (1 - u) F(low) + u F(high); both tails keep their digits
-    below = mx.logaddexp(less + _log_cdf(low), more + _log_cdf(high))
-    above = mx.logaddexp(less + _log_cdf(-low), more + _log_cdf(-high))
-    return mx.clip(centre + scale * (below - above), -0.5, 0.5)
+    below = mx.logsumexp(share - mx.logaddexp(0.0, -ends), axis=-1, keepdims=True)
+    above = mx.logsumexp(share - mx.logaddexp(0.0, ends), axis=-1, keepdims=True)
+    return mx.clip(centre + scale * (below - above), -0.5, 0.5)[..., 0]
+
+
+def choose(log_p: mx.array, uniform: mx.array) -> mx.array:
+    """Which of the chances of ln log_p (..., K) uniform (..., 1) numbers fall on, (...) uint32."""
+    ends = mx.cumsum(mx.exp(log_p), axis=-1)
+    return (ends[..., :-1] <= uniform * ends[..., -1:]).sum(axis=-1)
 
 
 def _log_cdf(z: mx.array) -> mx.array:

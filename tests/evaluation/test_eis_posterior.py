@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from domains.eis import SWAP, default_frequencies, from_places, impedance, to_places
+from domains.eis import SWAP, Impedance, default_frequencies, from_places, impedance, to_places
 from domains.eis_noise import log_likelihood, noisy
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
 from domains.eis_spectrum import Spectrum
@@ -31,6 +31,12 @@ def draws(asked: Problem, count: int = 64, spread: float = 0.7) -> tuple[np.ndar
     normal[:, list(asked.known)] = 0
     log_q = -(normal**2).sum(axis=1) / 2 - len(asked.free) * np.log(spread * np.sqrt(2 * np.pi))
     return PLACE + spread * normal, log_q
+
+
+def drawn_rs(asked: Problem, z: Impedance) -> tuple[np.ndarray, np.ndarray]:
+    """Rs for impedances z (N, F) without it."""
+    left, slope = eis_posterior.against_rs(asked.spectrum.z, z.real, z.imag)
+    return eis_posterior.draw_rs(asked, left, slope, np.random.default_rng(0))
 
 
 def test_the_likelihood_is_that_of_the_noise_and_an_open_level_its_mean():
@@ -139,7 +145,7 @@ def test_series_resistances_are_drawn_with_their_density(best):
     """The mean of likelihood x prior / density is the integral over ln Rs, wherever its peak lies."""
     asked = problem(rs=best, level=0.02, bounds=(0.3, 300.0), count=20)
     z = np.tile(asked.impedance(PLACE[None]), (20_000, 1))
-    rs, log_ratio = eis_posterior.draw_rs(asked, z, np.random.default_rng(0))
+    rs, log_ratio = drawn_rs(asked, z)
     assert (rs >= 0.3).all() and (rs <= 300).all()
     value = asked.log_likelihood(z + rs[:, None])
     dense = np.exp(np.linspace(np.log(0.3), np.log(300), 20_001))
@@ -189,7 +195,7 @@ def test_a_twin_counts_as_the_circuit():
 def test_series_resistances_are_drawn_as_narrowly_as_the_noise_that_is_left_allows():
     asked = problem(rs=30.0, level=0.002, levels=(1e-3, 5e-2), bounds=(0.3, 300.0), count=20)
     z = np.tile(asked.impedance(PLACE[None]), (2_000, 1))
-    rs, log_ratio = eis_posterior.draw_rs(asked, z, np.random.default_rng(0))
+    rs, log_ratio = drawn_rs(asked, z)
     log_weight = asked.log_likelihood(z + rs[:, None]) + log_ratio
     weight = np.exp(log_weight - log_weight.max())
     assert weight.sum() ** 2 / (weight**2).sum() > 0.6 * len(weight)
