@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA := $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),cuda,cpu),cpu)
 
-.PHONY: setup check test test-slow fuzz bench bench-gpu smoke
+.PHONY: setup check test test-slow fuzz bench bench-gpu smoke docs
 
 setup: ## a virtual environment with everything for development
 	$(PYTHON) -m venv $(VENV)
@@ -37,3 +37,6 @@ bench-gpu: ## on one NVIDIA GPU: kernels checked, then ms per training step and 
 
 smoke: ## one short run from the command line to a checkpoint
 	$(BIN)/python launcher.py run_name=smoke max_steps=20 overwrite=true trackio.enabled=false
+
+docs: ## the documentation as a static site in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
