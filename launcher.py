@@ -78,8 +78,9 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, 
         )  # fmt: skip
         workspace.say(_conclusion(experiment, workspace, summary))
     except Interrupted:
-        workspace.say(f"stopped at step {estimator.step}, saved; go on with: python launcher.py "
-                      f"run_name={config.run_name} resume=true")  # fmt: skip
+        again = f"; go on with: python launcher.py run_name={config.run_name} resume=true"
+        alone = folder == Path(config.output_dir) / config.run_name  # and no trial of a sweep
+        workspace.say(f"stopped at step {estimator.step}, saved{again if alone else ''}")
         raise
     finally:
         workspace.close()
@@ -171,25 +172,18 @@ def _single(overrides: list[str]) -> None:
     train(config, Path(config.output_dir) / config.run_name, overrides)
 
 
-def _many(arguments: list[str]) -> None:
-    """Hands over to Hydra: sweeps, and the flags that print configurations. A failed job does not stop the others."""
+def _shown(arguments: list[str]) -> None:
+    """Hands over to Hydra's flags that print configurations."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
 
     @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
-    def job(config: DictConfig) -> float | None:
-        number = HydraConfig.get().job.num
-        overrides = list(HydraConfig.get().overrides.task)
-        try:
-            # composed anew, as a single run would be: edits made while jobs wait in line must fail loudly, not slip in
-            summary = train(compose(overrides), Path(HydraConfig.get().sweep.dir) / str(number), overrides)
-        except Exception as error:
-            print(f"job {number} ({' '.join(overrides)}) failed: {error}", file=sys.stderr)
-            raise  # Hydra marks this job and goes on with the next
-        return summary.latest.get("eval/loss")
+    def run(config: DictConfig) -> None:
+        flags = " ".join(text for text in arguments if text.startswith("-"))
+        print(f"error: runs take no {flags}; --multirun sweeps, --cfg job prints the configuration.", file=sys.stderr)
+        sys.exit(2)
 
     sys.argv = [sys.argv[0], *(quoted(text) for text in arguments)]
-    job()
+    run()
 
 
 def main(arguments: list[str]) -> int:
@@ -202,8 +196,12 @@ def main(arguments: list[str]) -> int:
         print(USAGE.format(groups=listing, keys=" ".join(k for k in KEYS if k not in groups())))
         return 0 if arguments else 2
     try:
+        if {"-m", "--multirun"} & set(arguments):
+            from scripts.multirun import multirun
+
+            return multirun(arguments)
         flags = [text for text in arguments if text.startswith("-")]
-        (_many if flags else _single)(arguments)
+        (_shown if flags else _single)(arguments)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,5 @@
 """Batches made in parallel, in threads or in processes, and given out in order."""
 
-import os
 import pickle
 import signal
 import threading
@@ -9,12 +8,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
-from typing import Any
+from multiprocessing import get_context
 
 from dataloaders.recipe import Recipe
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
+from runtime.processes import end_with_parent
 
 Key = tuple[str, str]  # mode, ds_id
 Recipes = dict[Key, Recipe]
@@ -113,7 +112,7 @@ def begin(payload: bytes) -> None:
     global _groups
     _groups = payload
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def make(key: Key, turn: int) -> list[NumpyBatch]:
@@ -122,9 +121,3 @@ def make(key: Key, turn: int) -> list[NumpyBatch]:
     if isinstance(_groups, bytes):  # unpickled here, so that an exception reaches the consumer
         _groups = Groups(pickle.loads(_groups))
     return _groups(key, turn)
-
-
-def _end_with_parent() -> None:
-    parent: Any = parent_process()
-    connection.wait([parent.sentinel])
-    os._exit(1)

@@ -20,12 +20,15 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 ConfigStore.instance().store(name="schema", node=Train)
 
 
-def compose(overrides: list[str]) -> DictConfig:
-    """The resolved, checked configuration of these overrides; UsageError for anything wrong in them."""
+def compose(overrides: list[str], configs: Path = CONFIGS) -> DictConfig:
+    """The resolved, checked configuration of these overrides; UsageError for anything wrong in them.
+
+    configs: the folder of YAML, a sweep's copy of it for instance.
+    """
     overrides = [quoted(text) for text in overrides]
     overrides = [f"~{text[:-5]}" if text.endswith("=null") and text[:-5] in groups() else text for text in overrides]
     try:
-        config = _compose(overrides)
+        config = _compose(overrides, configs)
         if config.batch_size is not None:
             config.dataloaders.batch_size = config.batch_size
         OmegaConf.resolve(config)
@@ -36,9 +39,9 @@ def compose(overrides: list[str]) -> DictConfig:
     return config
 
 
-def _compose(overrides: list[str]) -> DictConfig:
+def _compose(overrides: list[str], configs: Path = CONFIGS) -> DictConfig:
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         return hydra_compose("train", overrides=overrides)
 
 

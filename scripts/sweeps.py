@@ -5,9 +5,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from runtime.errors import UsageError
-from scripts.compose import explain, quoted
+from scripts.compose import compose, explain, groups, quoted
 from training.search.space import Interval
 
 
@@ -43,6 +44,17 @@ def _value(override: Any, element: Any) -> Any:
     if isinstance(element, bool | int | float) and not isinstance(element, QuotedString):
         return element
     return override._get_value_element_as_str(element)
+
+
+def checked(space: dict[str, list | Interval], fixed: list[str]) -> DictConfig:
+    """The configuration of the first point; UsageError for a mistake in it or an option that doesn't exist."""
+    first = {key: values.low if isinstance(values, Interval) else values[0] for key, values in space.items()}
+    config = compose([*fixed, *point_overrides(first)])
+    for key in groups():
+        swept = space.get(key, [])
+        for value in [] if isinstance(swept, Interval) else swept:
+            compose([*fixed, *point_overrides({**first, key: value})])
+    return config
 
 
 def point_overrides(values: dict[str, Any]) -> list[str]:

@@ -74,10 +74,10 @@ def test_run_names_are_never_retyped(name):
 
 def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_an_error(tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / "launcher.py", "--multirun", *TINY[1:], "run_name=s", "seed=1,2", "model.hidden=4,-4",
+        [sys.executable, ROOT / "launcher.py", "--multirun", *TINY[1:], "run_name=s", "model.hidden=-4,4",
          "evaluation=none"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode != 0 and "failed: " in done.stderr, done.stderr
-    finished = [json.loads(p.read_text())["steps"] for p in (tmp_path / "outputs" / "s").glob("*/summary.json")]
-    assert finished == [2, 2]
+    assert done.returncode == 1 and "job 0 (model.hidden=-4) failed: " in done.stderr, done.stderr
+    assert "2 trials: 1 finished, 1 crashed" in done.stdout
+    assert json.loads((tmp_path / "outputs" / "s" / "1" / "summary.json").read_text())["steps"] == 2

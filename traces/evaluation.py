@@ -58,8 +58,9 @@ class Evaluation(Trace):
             self._judge(evaluate, draw)
 
     def on_end(self, data: Data) -> None:
-        """The final judgement."""
-        self._judge(True, True)
+        """The final judgement, unless the run was given up."""
+        if self.estimator.judges:
+            self._judge(True, True)
 
     def _judge(self, evaluate: bool, draw: bool) -> None:
         folder = self.estimator.workspace.folder

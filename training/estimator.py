@@ -87,6 +87,7 @@ class Estimator:
         self.mode, self._sitting = "train", ("train", "eval")  # the mode now, and the modes that on_begin serves
         self.workspace: Any = None  # the run's folder, for traces that write
         self._reason: str | None = None
+        self.judges = True  # whether samples are judged at the end
 
     @property
     def epoch(self) -> int:
@@ -111,9 +112,10 @@ class Estimator:
         for trace in filter(self._due, self._present()):
             trace.on_log(values)
 
-    def stop(self, reason: str) -> None:
-        """Ends the training after this step."""
+    def stop(self, reason: str, judge: bool = True) -> None:
+        """Ends the training after this step; judge=False: without the evaluation of samples that ends a run."""
         self._reason = self._reason or reason
+        self.judges = self.judges and judge
 
     def prepare(self) -> None:
         """Gives the step its carry, shaped after the first batch, so that a checkpoint can be restored into it."""

@@ -2,13 +2,15 @@
 
 import signal
 from contextlib import contextmanager
-
-from training.estimator import Estimator
+from typing import Any
 
 
 @contextmanager
-def caught(estimator: Estimator):
-    """Within: the first SIGINT or SIGTERM sets `estimator.interrupted`, the next raises KeyboardInterrupt."""
+def caught(estimator: Any):
+    """Within: the first SIGINT or SIGTERM sets `estimator.interrupted`, the next raises KeyboardInterrupt.
+
+    estimator: that, or whatever else has `interrupted`, 0 at first.
+    """
 
     def note(number: int, frame) -> None:
         if estimator.interrupted:

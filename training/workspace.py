@@ -41,17 +41,7 @@ class Workspace:
                 f"{self.folder} exists already; continue it with resume=true, replace it with overwrite=true or choose "
                 "another run_name."
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("w")
-        except OSError as error:
-            raise UsageError(f"can't write to {self.folder}: {error.strerror}; choose another output_dir.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process is running in {self.folder}; wait for it or choose another run_name."
-            ) from error
+        self._lock = locked(self.folder)
         if existed and overwrite and not resume:
             for path in self.folder.iterdir():
                 if path.is_dir():
@@ -94,3 +84,18 @@ class Workspace:
         """Lets go of the folder."""
         if self._lock is not None:
             self._lock.close()
+
+
+def locked(folder: Path) -> TextIO:
+    """Makes a folder and locks it until the returned file is closed; UsageError where another process works in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UsageError(f"can't write to {folder}: {error.strerror}; choose another output_dir.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+    except BlockingIOError as error:
+        lock.close()
+        raise UsageError(f"another process is running in {folder}; wait for it or choose another run_name.") from error
+    return lock

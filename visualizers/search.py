@@ -150,7 +150,8 @@ def _marks(data: SearchData, name: str) -> list[tuple[float, str]]:
 
 
 def _title(data: SearchData, title: str | None) -> str:
-    return title or f"{data.name}: {data.count} evaluations" + (f", {data.failed} failed" if data.failed else "")
+    counts = {"evaluations": data.count, "failed": data.failed, "pruned": data.pruned}
+    return title or f"{data.name}: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _frame(x: int, y: int) -> Any:

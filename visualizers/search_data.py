@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ Rows = list[dict[str, Any]]
 class SearchData:
     """A search's successful evaluations as columns.
 
-    search: a search, its file, or the list of its evaluations. `params` are the parameters that vary, `results` the
-    results that are numbers, without those of `ignore_keys`; `columns[name]` holds n values.
+    search: a search, its file or the object in it, or the list of its evaluations; pruned ones are left out.
+    `params` are the parameters that vary, `results` the results that are numbers, without those of `ignore_keys`;
+    `columns[name]` holds n values.
     """
 
     def __init__(self, search: Any, ignore_keys: str | Sequence[str] = ()):
         state = _state(search)
-        self.name, rows = state.get("name") or "search", [row for row in state["search_summary"] if "result" in row]
-        self.failed = len(state["search_summary"]) - len(rows)
+        self.name, known = state.get("name") or "search", state["search_summary"]
+        rows = [row for row in known if "result" in row and not row.get("pruned")]  # a pruned run's value is early
+        self.failed = sum("error" in row for row in known)
+        self.pruned = len(known) - len(rows) - self.failed
         if not rows:
             raise UsageError(f"{self.name} has no successful evaluation to draw, got {self.failed} failed ones.")
         ignored = {ignore_keys} if isinstance(ignore_keys, str) else set(ignore_keys)
@@ -76,6 +79,8 @@ def is_number(value: Any) -> bool:
 
 
 def _state(search: Any) -> dict[str, Any]:
+    if isinstance(search, Mapping):
+        return dict(search)
     if isinstance(search, list):
         return {"search_summary": search}
     if hasattr(search, "get_search_summary"):

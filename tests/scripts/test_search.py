@@ -1,23 +1,28 @@
 """Searches over the launcher's configuration: what each method trains, what a kill leaves, what is refused."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from scripts import search
 from scripts.sweeps import point_overrides, read_sweeps
+from tests.scripts import sweeping
+from traces.prune import Prune
 from training.search.space import Interval
 
 ROOT = Path(__file__).parents[2]
 TINY = [
     "run_name=s", "epochs=null", "max_steps=4", "eval_every=2s", "save_every=1s", "trackio.enabled=false",
     "device=cpu", "evaluation=none", "traces.evaluation.pictures=null", "traces.progress.quiet=true", "compile=false",
-    "batch_size=16", "dataloaders.train_data.size=64", "dataloaders.eval_data.size=32", "model.hidden=4",
+    "batch_size=16", "dataloaders.train_data.size=64", "dataloaders.eval_data.size=32", "jobs=0", "model.hidden=4",
     "model.depth=1",
 ]  # fmt: skip
 RATE = "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))"
@@ -57,10 +62,14 @@ def test_a_grid_trains_every_combination_as_the_launcher_would(capsys):
     assert "depth: 2" in Path("outputs/s/2/config.yaml").read_text()
     out = capsys.readouterr().out
     best = min((d for d in done if "result" in d), key=lambda d: d["result"]["eval/loss"])["param"]["search_idx"]
-    assert f"in outputs/s/{best}\n" in out and "4 trials, 2 failed" in out and Path("outputs/s/search.png").exists()
+    assert (
+        f"in outputs/s/{best}\n" in out
+        and "4 trials: 2 finished, 2 crashed\n" in out
+        and Path("outputs/s/sweep.png").exists()
+    )
 
 
-@pytest.mark.parametrize(("method", "count"), [("random", 3), ("golden", 4)])
+@pytest.mark.parametrize(("method", "count"), [("random", 2), ("golden", 3)])
 def test_intervals_are_searched(method, count):
     assert search.main([f"method={method}", f"trials={count}", *TINY, RATE]) == 0
     rates = [d["param"]["optimizer.learning_rate"] for d in trials()]
@@ -91,28 +100,109 @@ def test_optuna_prunes_runs_without_hope():
         assert summary["steps"] in (2, 4, 6) and (summary["steps"] == 6 or index in pruned)
 
 
-def test_a_killed_search_continues_its_trial_from_the_checkpoint():
-    killer = (
-        "import os, signal, sys; from scripts import search; from traces import prune\n"
-        "told = prune.Prune.on_log\n"
-        "def on_log(self, values):\n"
-        "    told(self, values)\n"
-        "    if 'eval/loss' in values and self.estimator.step == 4 and self.estimator.workspace.folder.name == '2':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "prune.Prune.on_log = on_log\n"
-        "sys.exit(search.main(sys.argv[1:]))"
-    )
-    command = ["method=optuna", "trials=3", *TINY, RATE]
-    done = subprocess.run([sys.executable, "-c", killer, *command], env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == -signal.SIGKILL and len(trials()) == 1, done.stderr
-    script = [sys.executable, ROOT / "scripts" / "search.py"]
-    resumed = subprocess.run([*script, *command], capture_output=True, text=True)
-    assert resumed.returncode == 0 and "resuming s from step_00000003" in resumed.stdout, resumed.stderr
+def test_an_interrupted_search_continues_its_trial_from_the_checkpoint(capsys, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    told = Prune.on_log
+
+    def on_log(self, values):
+        told(self, values)
+        if "eval/loss" in values and self.estimator.step == 4 and self.estimator.workspace.folder.name == "2":
+            raise Killed
+
+    command = ["method=optuna", "trials=2", *TINY, RATE]
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Prune, "on_log", on_log)
+        search.main(command)
+    assert len(trials()) == 1 and "2      unfinished" in capsys.readouterr().out
+    assert search.main(command) == 0 and "resuming s_2 from step_00000003" in capsys.readouterr().out
     parts = trials()
     assert search.main([*command, "output_dir=whole", "overwrite=true"]) == 0
     whole = json.loads(Path("whole/s/search.json").read_text())["search_summary"]
-    assert whole == parts and len(parts) == 3
+    assert whole == parts and len(parts) == 2
+
+
+def test_twenty_trials_three_crashes_and_a_kill_make_twenty_rows():
+    command = ["method=grid", *TINY[:-3], "jobs=0", "seed=range(1,21)"]
+    code = "import sys; from tests.scripts import sweeping; sweeping.install(); from scripts import search; "
+    killed = subprocess.run([sys.executable, "-c", code + "sys.exit(search.main(sys.argv[1:]))", *command],
+                            env={**os.environ, "PYTHONPATH": str(ROOT), "KILLED_AT": "9"})  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL and not Path("outputs/s/sweep.csv").exists()
+    assert json.loads(Path("outputs/s/9/trial.json").read_text())["status"] == "running"
+    with sweeping.installed():
+        assert search.main(command) == 0
+    with Path("outputs/s/sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["trial"]) for row in rows] == list(range(1, 21)) == [int(row["seed"]) for row in rows]
+    crashed = {int(row["trial"]): (row["exit_status"], row["error"]) for row in rows if row["status"] == "crashed"}
+    assert crashed == {
+        3: ("2", "sizes must be positive, got -3."),
+        8: ("1", "ValueError: shapes (2,) and (3,), say"),
+        13: ("1", "FloatingPointError: eval/loss is nan after 4 steps."),
+    }
+    assert all(row["status"] == "finished" for row in rows if int(row["trial"]) not in crashed)
+    assert [row["eval/loss"] for row in rows[10:13]] == ["0", "1", ""]
+    assert Path("calls").read_text().split() == [str(n) for n in (*range(1, 10), *range(9, 21))]
+
+
+def test_a_signal_asks_the_trial_to_save_and_a_later_sitting_goes_on(capfd):
+    fast = [text for text in TINY if not text.startswith(("jobs", "max_steps", "save_every"))]
+    command = ["method=grid", *fast, "max_steps=1000000", "save_every=null", "seed=1,2"]
+    record = Path("outputs/s/1/metrics.jsonl")
+
+    def stop():
+        while not (record.exists() and record.stat().st_size):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert search.main(command) == 128 + signal.SIGTERM
+    assert len(list(Path("outputs/s/1/checkpoints").iterdir())) == 1 and not Path("outputs/s/2").exists()
+    out = capfd.readouterr().out
+    assert "1 trials: 1 unfinished" in out and "resume=true" not in out
+    assert json.loads(Path("outputs/s/search.json").read_text())["begun"] == [{"seed": 1, "search_idx": 1}]
+
+
+BOMB = """
+import os, signal, time
+from pathlib import Path
+
+from traces.trace import Trace
+
+
+class Bomb(Trace):
+    def __init__(self, kind):
+        super().__init__(mode="train")
+        self.kind = kind
+
+    def on_batch_end(self, data):
+        if self.kind == "none":
+            return
+        Path(self.kind).touch()  # the two die together, so they must run together
+        for _ in range(400):
+            if Path("kill").exists() and Path("exit").exists():
+                break
+            time.sleep(0.05)
+        else:
+            raise TimeoutError("alone")
+        if self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(7)
+"""
+
+
+def test_what_kills_a_trials_process_marks_it_alone_and_two_run_at_once(monkeypatch):
+    Path("bomb.py").write_text(BOMB)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    command = ["method=grid", *TINY[:-3], "jobs=2", "plugins=[bomb]", "+traces.bomb._target_=bomb.Bomb",
+               "+traces.bomb.kind=kill,exit,none"]  # fmt: skip
+    assert search.main(command) == 0
+    found = {n: json.loads(Path(f"outputs/s/{n}/trial.json").read_text()) for n in (1, 2, 3)}
+    assert [found[n]["exit_status"] for n in (1, 2, 3)] == [-9, 7, 0]
+    assert [found[n]["status"] for n in (1, 2, 3)] == ["crashed", "crashed", "finished"]
+    assert found[1]["error"] == "its process was ended by SIGKILL."
+    assert "finished after 4 steps" in Path("outputs/s/3/output.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +217,9 @@ def test_a_killed_search_continues_its_trial_from_the_checkpoint():
         (["method=random", "seed=glob(*)"], "glob"),
         (["method=random", "modle.hidden=1,2"], "nearest: model"),
         (["method=random", "trials=many", "seed=1,2"], "'many'"),
+        (["method=random", "model=mlp,mlpp"], "model=mlpp does not exist"),
+        (["method=golden", "jobs=2", RATE], "needs the one before, got 2"),
+        (["method=random", "jobs=-1", "seed=1,2"], "jobs must be 0 or more, got -1"),
         (["method=random", "mode=best", "seed=1,2"], "min or max, got 'best'"),
         (["method=optuna", "pruner=mean", "seed=1,2"], "got 'mean'"),
         (["seed=1,2"], "method is missing"),
@@ -135,7 +228,7 @@ def test_a_killed_search_continues_its_trial_from_the_checkpoint():
     ids=str,
 )
 def test_mistakes_cost_one_sentence_and_status_2(arguments, said, capsys):
-    assert search.main([*arguments, *TINY]) == 2
+    assert search.main([*TINY, *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,27 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path):
     assert len(states) == 14 and states.count("FAIL") == 1 and "RUNNING" not in states
     once = (tmp_path / "whole" / "calls").read_text().splitlines()
     assert (tmp_path / "parts" / "calls").read_text().splitlines() == [*once[:12], *once[11:]]
+
+
+def test_two_trials_at_once_are_all_told_with_numbers_of_their_own(tmp_path):
+    together = threading.Barrier(2, timeout=20)
+
+    def evaluated(search_idx, x, n, kind, report):
+        together.wait()  # passes only if two are at it
+        report(x, 1)
+        if search_idx == 4:
+            raise ValueError("the fourth fails")
+        return bowl(search_idx, x, n, kind)
+
+    search = OptunaSearch(evaluated, SPACE, 8, optimize_field="loss", pruner="none")
+    search.fit(tmp_path, jobs=2)
+    summary = search.get_search_summary()
+    assert [done["param"]["search_idx"] for done in summary] == list(range(1, 9))
+    assert len({done["param"]["x"] for done in summary}) == 8
+    states = [trial.state.name for trial in search.study.trials]
+    assert sorted(states) == ["COMPLETE"] * 7 + ["FAIL"]
+    values = sorted(trial.value for trial in search.study.trials if trial.value is not None)
+    assert values == sorted(done["result"]["loss"] for done in summary if "result" in done)
 
 
 def test_more_trials_continue_and_mistakes_are_told(tmp_path):

@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import mlx.core as mx
@@ -197,7 +198,61 @@ def test_a_signal_ends_the_search_and_leaves_no_record(tmp_path):
     search = GridSearch(evaluated, {"x": [1]})
     with pytest.raises(Interrupted):
         search.fit(tmp_path)
-    assert search.get_search_summary() == [] and not list(tmp_path.iterdir())
+    kept = json.loads((tmp_path / "grid_search.json").read_text())
+    assert search.get_search_summary() == [] == kept["search_summary"]
+    assert kept["begun"] == [{"x": 1, "search_idx": 1}]
+
+
+def test_evaluations_at_once_are_those_in_turn():
+    together = threading.Barrier(3, timeout=20)
+
+    def evaluated(search_idx, x):
+        together.wait()  # passes only if three are at it
+        if x == 4:
+            raise ValueError("the fourth fails")
+        return x * x
+
+    found = []
+    for jobs, function in ((3, evaluated), (1, lambda search_idx, x: 1 / 0 if x == 4 else x * x)):
+        search = GridSearch(function, {"x": [1, 2, 3, 4, 5, 6]}, "min")
+        search.fit(jobs=jobs)
+        summary = search.get_search_summary()
+        assert [done["param"]["search_idx"] for done in summary] == [1, 2, 3, 4, 5, 6]
+        found.append({done["param"]["x"]: done.get("result") for done in summary})
+    assert found[0] == found[1] and found[0][4] is None
+    with pytest.raises(UsageError, match="needs the one before, got 2"):
+        GoldenSection(lambda search_idx, x: x, 0, 9, 3, "min").fit(jobs=2)
+
+
+def test_equal_points_at_once_are_evaluated_once_and_a_signal_keeps_its_number(tmp_path):
+    calls, second = [], threading.Event()
+
+    def evaluated(search_idx, x):
+        calls.append((search_idx, x))
+        if x == 1 and len(calls) < 3:
+            assert second.wait(20)
+            raise Interrupted(15)
+        second.set()
+        return x
+
+    with pytest.raises(Interrupted):
+        GridSearch(evaluated, {"x": [1, 2]}).fit(tmp_path, jobs=2)
+    search = GridSearch(evaluated, {"x": [1, 2, 3]})
+    search.fit(tmp_path, jobs=2)
+    number = {x: index for index, x in calls}
+    assert sorted(calls) == sorted([(number[1], 1)] * 2 + [(number[2], 2), (3, 3)])
+    assert {number[1], number[2]} == {1, 2} and len(search.get_search_summary()) == 3
+
+    slow, count = threading.Event(), []
+
+    def once(search_idx, x):
+        count.append(search_idx)
+        slow.wait(0.2)
+        return x
+
+    twice = GridSearch(once, {"x": [7, 7]})
+    twice.fit(jobs=2)
+    assert count == [1] and len(twice.get_search_summary()) == 1
 
 
 def test_load_brings_back_results_mode_and_field(tmp_path):

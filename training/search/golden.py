@@ -19,6 +19,8 @@ class GoldenSection(Search):
     worst value.
     """
 
+    in_turn = True
+
     def __init__(self, eval_fn: Callable[..., Any], x_min: float, x_max: float, max_iter: int, best_mode: str,
                  optimize_field: str | None = None, integer: bool = True, name: str = "golden_section_search", *,
                  log: bool = False, param: str | None = None):  # fmt: skip

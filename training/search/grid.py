@@ -21,8 +21,8 @@ class GridSearch(Search):
         self.check_names(list(params))
 
     def _fit(self) -> None:
-        for values in itertools.product(*self.params.values()):
-            self.evaluate(**dict(zip(self.params, values, strict=True)))
+        points = itertools.product(*self.params.values())
+        self._each(self._evaluated, [dict(zip(self.params, values, strict=True)) for values in points])
 
 
 class RandomSearch(Search):
@@ -52,8 +52,7 @@ class RandomSearch(Search):
         }
 
     def _fit(self) -> None:
-        for index in range(self.n):
-            self.evaluate(**self.draw(index))
+        self._each(self._evaluated, [self.draw(index) for index in range(self.n)])
 
 
 def _values(name: str, values: Any) -> list:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runtime.errors import UsageError
-from training.search.search import Evaluated, Search
+from training.search.search import Search
 from training.search.space import Interval
 
 PRUNERS = {"none": "NopPruner", "median": "MedianPruner", "hyperband": "HyperbandPruner",
@@ -38,7 +38,6 @@ class OptunaSearch(Search):
         self.params, self.n, self.seed = dict(params), n, seed
         self.pruner, self.pruner_options = pruner, dict(pruner_options or {})
         self.study: Any = None
-        self._pruned = False
 
     def _fit(self) -> None:
         try:
@@ -52,39 +51,49 @@ class OptunaSearch(Search):
             direction="maximize" if self.best_mode == "max" else "minimize",
             pruner=getattr(optuna.pruners, PRUNERS[self.pruner])(**self.pruner_options),
         )  # fmt: skip
-        states = optuna.trial.TrialState
-        unfinished = [t for t in self.study.get_trials(deepcopy=False) if t.state == states.RUNNING]
-        for number in [t.number for t in unfinished] + list(range(len(self.study.trials), self.n)):
-            self.study.sampler = optuna.samplers.TPESampler(seed=self.seed + number)
-            killed = next((t for t in unfinished if t.number == number), None)
-            trial = self.study.ask() if killed is None else optuna.trial.Trial(self.study, killed._trial_id)
-            done = self._tried(trial)
-            value = self.value_of(done)
-            if "error" in done or value != value:
-                self.study.tell(trial, state=states.FAIL)
-            elif done.get("pruned"):
-                self.study.tell(trial, state=states.PRUNED)
-            else:
-                self.study.tell(trial, value)
+        trials = self.study.get_trials(deepcopy=False)
+        unfinished = [trial._trial_id for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+        self._each(self._try, unfinished + [None] * (self.n - len(trials)))
 
-    def _tried(self, trial: Any) -> Evaluated:
-        """Evaluates what a trial proposes."""
-        parameters = {name: _suggested(trial, name, space) for name, space in self.params.items()}
-        told: set[int] = {*trial.study.trials[trial.number].intermediate_values}
-        self._pruned = False
+    def _proposed(self, unfinished: int | None) -> tuple[Any, dict[str, Any]]:
+        """A trial of the study, that which a kill left behind or a new one, and its parameters."""
+        import optuna
+
+        with self._lock:
+            if unfinished is None:
+                seed = self.seed + len(self.study.get_trials(deepcopy=False))
+                self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.jobs > 1)
+                trial = self.study.ask()
+            else:
+                trial = optuna.trial.Trial(self.study, unfinished)
+                self.study.sampler = optuna.samplers.TPESampler(seed=self.seed + trial.number)
+            return trial, {name: _suggested(trial, name, space) for name, space in self.params.items()}
+
+    def _try(self, unfinished: int | None) -> None:
+        """Evaluates one proposal and tells the study."""
+        from optuna.trial import TrialState
+
+        trial, parameters = self._proposed(unfinished)
+        told = {*trial.study.trials[trial.number].intermediate_values}
+        pruned = False
 
         def report(value: float, step: int) -> bool:
+            nonlocal pruned
             if step not in told:  # a resumed evaluation tells some again
                 trial.report(value, step)
                 told.add(step)
-            self._pruned = self._pruned or trial.should_prune()
-            return self._pruned
+            pruned = pruned or trial.should_prune()
+            return pruned
 
-        return self._evaluated(parameters, **({"report": report} if "report" in self.arguments else {}))
-
-    def marks(self) -> dict[str, Any]:
-        """Whether the evaluation was pruned."""
-        return {"pruned": True} if self._pruned else {}
+        given = {"report": report} if "report" in self.arguments else {}
+        done = self._evaluated(parameters, lambda: {"pruned": True} if pruned else {}, **given)
+        value = self.value_of(done)
+        if "error" in done or value != value:
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif done.get("pruned"):
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, value)
 
 
 def _suggested(trial: Any, name: str, space: Sequence | Interval) -> Any:

@@ -3,7 +3,9 @@
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ class Search:
     eval_fn returns a dictionary or one value, kept as {"value": v}. A failed evaluation is recorded with its error and
     the search goes on. optimize_field: the result that counts, needed where there are several. best_mode: min or max.
     With `fit(save_dir)` every evaluation is in `<save_dir>/<name>.json` before the next begins; a search that was
-    killed and is called again does only what was not finished, under the same search_idx.
+    killed and is called again does only what was not finished, under the same search_idx. `fit(jobs=n)`: up to n
+    evaluations at once, eval_fn being called from n threads.
     """
+
+    in_turn = False  # whether each evaluation needs the one before
 
     def __init__(self, eval_fn: Callable[..., Any], name: str = "search", best_mode: str | None = None,
                  optimize_field: str | None = None):  # fmt: skip
@@ -31,12 +36,16 @@ class Search:
         self.eval_fn, self.name = eval_fn, name
         self.best_mode, self.optimize_field = best_mode, optimize_field
         self.save_dir: Path | None = None
+        self.jobs = 1
+        self._lock = threading.RLock()
         self._forget()
 
     def _forget(self) -> None:
         self.search_idx = 0
         self.search_summary: list[Evaluated] = []
         self._known: dict[str, Evaluated] = {}
+        self._running: dict[str, Future] = {}
+        self._begun: dict[str, dict[str, Any]] = {}  # the parameters of what began and has not ended, kept in the file
 
     def check_names(self, names: list[str]) -> None:
         """Raises UsageError for a parameter that eval_fn does not take."""
@@ -44,9 +53,13 @@ class Search:
         if unknown and not self.takes_any:
             raise UsageError(f"eval_fn takes no argument {unknown[0]!r}; it takes {', '.join(self.arguments)}.")
 
-    def fit(self, save_dir: str | Path | None = None, retry_failed: bool = False) -> None:
+    def fit(self, save_dir: str | Path | None = None, retry_failed: bool = False, jobs: int = 1) -> None:
         """Runs the search, or goes on with that in `save_dir`; retry_failed: evaluates anew what had failed."""
+        if jobs < 1 or (jobs > 1 and self.in_turn):
+            needed = "1, as each evaluation needs the one before" if self.in_turn else "at least 1"
+            raise UsageError(f"jobs of {type(self).__name__} must be {needed}, got {jobs}.")
         self._forget()
+        self.jobs = jobs
         self.save_dir = None if save_dir is None else Path(save_dir)
         if self.save_dir is not None:
             self.save_dir.mkdir(parents=True, exist_ok=True)
@@ -62,34 +75,78 @@ class Search:
         """The result for these parameters, from memory where they were evaluated before; None if that failed."""
         return self._evaluated(parameters).get("result")
 
-    def _evaluated(self, parameters: dict[str, Any], **extra: Any) -> Evaluated:
-        """The record of an evaluation; `extra` reaches eval_fn and is not kept."""
+    def _each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> None:
+        """Calls `work` for each item, `jobs` at once; the first exception stops what has not begun."""
+        if self.jobs == 1:
+            for item in items:
+                work(item)
+            return
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _evaluated(self, parameters: dict[str, Any], marks: Callable[[], dict[str, Any]] = dict,
+                   **extra: Any) -> Evaluated:  # fmt: skip
+        """The record of an evaluation, with what `marks` gives after it; `extra` reaches eval_fn and is not kept."""
         parameters = as_plain(parameters, "parameter")
         key = key_of(parameters)
-        if key in self._known:
-            return self._known[key]
-        index = self.search_idx + 1
-        done: Evaluated = {"param": {**parameters, "search_idx": index}}
+        with self._lock:
+            if key in self._known:
+                return self._known[key]
+            other, mine = self._running.get(key), Future()
+            if other is None:
+                self._running[key] = mine
+                parameters = self._begin(key, parameters)
+        if other is not None:
+            return other.result()
         try:
-            result = self.eval_fn(**parameters, search_idx=index, **extra)
-            done["result"] = as_plain(result if isinstance(result, Mapping) else {"value": result}, "result")
-        except Interrupted:
-            raise  # a signal: this evaluation is not done
-        except Exception as error:
-            done["error"] = f"{type(error).__name__}: {error}"
-        done |= self.marks()
-        self.search_idx = index
-        self.search_summary.append(done)
-        self._known[key] = done
-        if self.save_dir is not None:
-            self.save(self.save_dir)
-        outcome = done.get("error") or ", ".join(f"{name}={value}" for name, value in done["result"].items())
-        print(f"{self.name} {index}: {', '.join(f'{k}={v}' for k, v in parameters.items())} -> {outcome}")
+            done = self._call(parameters, extra)
+        except BaseException as stop:  # a signal: this evaluation is not done
+            with self._lock:
+                del self._running[key]
+            mine.set_exception(stop)
+            raise
+        done |= marks()
+        self._end(key, done)
+        mine.set_result(done)
         return done
 
-    def marks(self) -> dict[str, Any]:
-        """What a subclass adds to the record of the evaluation just made."""
-        return {}
+    def _begin(self, key: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with their search_idx, that of an earlier sitting if they began there."""
+        if key not in self._begun:
+            self.search_idx += 1
+            self._begun[key] = {**parameters, "search_idx": self.search_idx}
+            if self.save_dir is not None:
+                self.save(self.save_dir)
+        return self._begun[key]
+
+    def _call(self, parameters: dict[str, Any], extra: dict[str, Any]) -> Evaluated:
+        done: Evaluated = {"param": parameters}
+        try:
+            result = self.eval_fn(**parameters, **extra)
+            done["result"] = as_plain(result if isinstance(result, Mapping) else {"value": result}, "result")
+        except Interrupted:
+            raise
+        except Exception as error:
+            done["error"] = sentence(error)
+        return done
+
+    def _end(self, key: str, done: Evaluated) -> None:
+        with self._lock:
+            self.search_summary.append(done)
+            self.search_summary.sort(key=lambda one: one["param"]["search_idx"])
+            self._known[key] = done
+            del self._running[key], self._begun[key]
+            if self.save_dir is not None:
+                self.save(self.save_dir)
+        outcome = done.get("error") or ", ".join(f"{name}={value}" for name, value in done["result"].items())
+        given = ", ".join(f"{name}={value}" for name, value in done["param"].items() if name != "search_idx")
+        print(f"{self.name} {done['param']['search_idx']}: {given} -> {outcome}")
 
     def field(self, optimize_field: str | None = None) -> str:
         """The name of the result that counts; UsageError where several could be meant."""
@@ -144,7 +201,8 @@ class Search:
         state = {"name": self.name, "best_mode": self.best_mode, "optimize_field": self.optimize_field}
         path = Path(save_dir) / f"{self.name}.json"
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(json.dumps({**state, "search_summary": self.search_summary}, indent=2) + "\n")
+        state |= {"search_summary": self.search_summary, "begun": list(self._begun.values())}
+        temporary.write_text(json.dumps(state, indent=2) + "\n")
         temporary.replace(path)
 
     def load(self, load_dir: str | Path, not_exist_ok: bool = False) -> None:
@@ -158,8 +216,10 @@ class Search:
         self.optimize_field = self.optimize_field or state.get("optimize_field")
         self.search_summary = state["search_summary"]
         for done in self.search_summary:
-            self.search_idx = max(self.search_idx, done["param"]["search_idx"])
-            self._known[key_of({k: v for k, v in done["param"].items() if k != "search_idx"})] = done
+            self._known[_key_without_index(done["param"])] = done
+        self._begun = {_key_without_index(parameters): parameters for parameters in state.get("begun", [])}
+        indices = [p["search_idx"] for p in (*(done["param"] for done in self.search_summary), *self._begun.values())]
+        self.search_idx = max(indices, default=0)
 
 
 def read_search(path: Path) -> dict[str, Any]:
@@ -179,6 +239,15 @@ def read_search(path: Path) -> dict[str, Any]:
 def key_of(parameters: dict[str, Any]) -> str:
     """Parameters as text that is equal for equal ones."""
     return json.dumps(parameters, sort_keys=True)
+
+
+def _key_without_index(parameters: dict[str, Any]) -> str:
+    return key_of({name: value for name, value in parameters.items() if name != "search_idx"})
+
+
+def sentence(error: Exception) -> str:
+    """What is kept of an error: the sentence of a user's mistake, others with their type."""
+    return str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
 
 
 def taken_by(function: Callable[..., Any]) -> tuple[bool, list[str]]:
