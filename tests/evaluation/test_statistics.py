@@ -44,7 +44,7 @@ def test_the_second_run_measures_its_samples_only(cache):
     "other",
     [{"features": Sides("2")}, {"shape": (2, 3, 1)}, {"seed": 1}, {"floor_pairs": 2}, {"metrics": ["kid"]},
      {"metrics": ["precision"], "neighbours": 2}, {"subsets": 7}, {"cache": False}],
-    ids=str,
+    ids=lambda other: "-".join(other),
 )  # fmt: skip
 def test_another_method_or_data_set_is_measured_itself(other):
     judged()
