@@ -12,6 +12,7 @@ from runtime.op import Batch, active, as_list, as_tuple
 from runtime.scheduler import Scheduler
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
+from runtime.world import ALONE, World
 from training.data import Data
 from training.evaluate import evaluate, means_of, to_device
 from training.forward import ForwardStep
@@ -50,8 +51,8 @@ class Estimator:
                  precision: str = "fp32", compile: bool = True, eval_every: str | int | None = "1e",
                  train_steps_per_epoch: int | None = None, eval_steps_per_epoch: int | None = None,
                  monitor_names: str | Iterable[str] | None = (), log_steps: int | None = 100,
-                 eval_log_steps: Sequence[int] = ()):  # fmt: skip
-        self.pipeline, self.network, self.seed = pipeline, network, seed
+                 eval_log_steps: Sequence[int] = (), world: World = ALONE):  # fmt: skip
+        self.pipeline, self.network, self.seed, self.world = pipeline, network, seed, world
         self.traces: list[Any] = []
         self._scheduled: dict[int, list[tuple[Scheduler, int]]] = {}  # by a trace's id: its turns
         self._now = 1  # the epoch of the event that traces are told of, from 1
@@ -80,7 +81,7 @@ class Estimator:
         self.total_steps = min(limits) if limits else None
         self.max_time = max_time
         self.eval_every = in_steps(eval_every, self.steps_per_epoch, "eval_every")
-        self.train_step = TrainStep(network, accumulate, precision, compile, self.steps_per_epoch)
+        self.train_step = TrainStep(network, accumulate, precision, compile, self.steps_per_epoch, world=world)
         self.forward = {mode: ForwardStep(network, mode, compile) for mode in ("eval", "test", "infer")}
         self.step, self.elapsed, self.interrupted = 0, 0.0, 0
         self.summary = Summary()
@@ -164,7 +165,7 @@ class Estimator:
                 for micro in range(accumulate):
                     ds_id = self.pipeline.ds_id_at("train", first + micro)
                     batch = to_device(next(batches))
-                    key = step_key(self.seed, self.step, micro)
+                    key = step_key(self.seed, self.step, micro, self.world.rank)
                     data = step(batch, key, wanted[ds_id], micro == accumulate - 1, phases, ds_id)
                 mx.async_eval(step.state, data)
                 if before is not None:

@@ -1,4 +1,9 @@
-"""What becomes of a step whose loss or gradient is not finite: everything as it was, and a smaller loss scale."""
+"""What becomes of a step whose loss or gradient is not finite: everything as it was, and a smaller loss scale.
+
+Also the sums of a window of micro-batches, which one such drops as a whole.
+"""
+
+from typing import Any
 
 import mlx.core as mx
 
@@ -21,6 +26,24 @@ def guarded(ok: mx.array, moved: Batch, held: Batch) -> Batch:
                 last = mx.where(ok, array, last)
         kept[path] = mx.where(ok, moved[path], last)
     return kept
+
+
+def accumulated(
+    sums: dict[str, Any], gradients: dict[str, Batch], finite: mx.array, last: bool, count: int
+) -> tuple[dict[str, Batch], mx.array]:
+    """Adds a micro-batch's gradients to the window's sums (of means over `count`), cleared on the last one.
+
+    Returns the sums, and whether the whole window is finite so far, 0-d.
+    """
+    window = sums["finite"] & finite
+    totals = {
+        source: {path: sums["gradients"][source][path] + g / count for path, g in grads.items()}
+        for source, grads in gradients.items()
+    }
+    for source, grads in totals.items():
+        sums["gradients"][source].update({p: mx.zeros_like(g) if last else g for p, g in grads.items()})
+    sums["finite"] = mx.array(True) if last else window
+    return totals, window
 
 
 def first_scaler() -> Batch:

@@ -5,7 +5,7 @@ updates' leaves, every gradient before any weight changes, a guard that leaves e
 gradient is not finite.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -16,10 +16,13 @@ from runtime.errors import UsageError
 from runtime.op import Batch, Context, active
 from runtime.scheduler import ScheduledOp
 from runtime.slots import restored_on_error, snapshot, write
+from runtime.world import ALONE, World
+from training.averaging import averaged, widened
 from training.flat import PARAMETERS, vectors
-from training.guard import advance, first_scaler, guarded
+from training.guard import accumulated, advance, first_scaler, guarded
 from training.network import Mixed, Network, trained_paths
 from training.rows import ROWS, Lookup
+from training.sharding import Shards
 from training.update import UpdateOp, as_number, global_norm
 
 Run = Callable[..., tuple[Batch, Batch]]  # of a step: what it returns, and new rows of a table
@@ -31,25 +34,30 @@ class TrainStep:
 
     state: everything that changes, each array once (models, op state, optimizers, averages, carry, sums, counters).
     accumulate: micro-batches per update; their losses are averaged. precision: "fp32", "bf16" or "fp16" forward over
-    float32 weights. flatten: train parameter groups as vectors where they can be (None: on a GPU). start(batch) must
-    see one batch before the first call (the carry takes its shapes).
+    float32 weights. flatten: train parameter groups as vectors where they can be (None: on a GPU). world: the processes
+    that train together; losses, gradients and what a forward pass makes of statistics are averaged over them first.
+    start(batch) must see one batch before the first call (the carry takes its shapes).
     """
 
     def __init__(self, network: Network, accumulate: int = 1, precision: str = "fp32", compile: bool = True,
-                 steps_per_epoch: int = 1, flatten: bool | None = None):  # fmt: skip
+                 steps_per_epoch: int = 1, flatten: bool | None = None, world: World = ALONE):  # fmt: skip
         if not network.updates:
             raise UsageError("this network has no UpdateOp: nothing would be trained.")
         if accumulate < 1:
             raise UsageError(f"accumulate must be at least 1, got {accumulate}.")
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-        self.network, self.accumulate, self.compile = network, accumulate, compile
+        self.network, self.accumulate, self.compile, self.world = network, accumulate, compile, world
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
+        self.shards = Shards(network.models, world)
+        self.norm_of = self.shards.norm if self.shards.prefixes else global_norm
         for op in network.ops:
             if isinstance(op, ScheduledOp | UpdateOp):
                 op.steps_per_epoch = steps_per_epoch
+            if isinstance(op, UpdateOp):
+                op.norm_of = self.norm_of
         flatten = mx.default_device() == mx.Device(mx.gpu) if flatten is None else flatten
-        self.vectors = vectors(network) if flatten and accumulate == 1 else []
+        self.vectors = vectors(network) if flatten and accumulate == 1 and not self.shards.prefixes else []
         self.flat: dict[str, Batch] = {str(i): {} for i in range(len(self.vectors))}  # weights, slots, averages
         self._seen: dict[tuple[int, str], list[mx.array]] = {}  # the leaves that the last step made of them
         self.losses: dict[str, list[UpdateOp]] = {}
@@ -70,6 +78,8 @@ class TrainStep:
         }
         self.lookup = Lookup.training(network, accumulate)
         if self.lookup.op is not None:
+            if world.many:
+                raise UsageError(f"a table is trained by one process; got {world.size}: use distributed.processes=1.")
             self.state["table"] = self.lookup.op.table  # mx.compile looks past it
         if accumulate > 1:
             current = snapshot(self.state["models"])
@@ -89,13 +99,15 @@ class TrainStep:
         mx.eval(self.state)
 
     def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True,
-                 phases: tuple[Hashable, ...] | None = None, ds_id: str = "") -> Batch:  # fmt: skip
+                 phases: tuple[Hashable, ...] | None = None, ds_id: str = "",
+                 asked: Sequence[int] = ()) -> Batch:  # fmt: skip
         """One micro-batch; on the `last` of a window the weights move.
 
         Returns losses, what updates report, and those keys of `fetch` that there are.
 
         phases: the network's, of this step; ds_id: the data set of the batch, "" without a name. For each pair of them
         the step is compiled once. An update of another ds_id rests: no gradient, no change of its state.
+        asked: numbers of this process, whose means over all come back as "asked"; given by all or by none.
         """
         if phases is None and any(update.phased for update in self.network.updates):
             phases = self.network.phases(int(self.state["step"].item()))
@@ -105,7 +117,7 @@ class TrainStep:
         compiled = known or self._make(partial(self._run, *signature))
         read = self.lookup.read(batch, self.state["carry"])
         with nullcontext() if known else restored_on_error(self.state):
-            out, rows = compiled(batch, key, read)
+            out, rows = compiled(batch, key, read, {"asked": mx.array([*asked], mx.float32)} if asked else {})
         self.lookup.write(read, rows)
         self._compiled[signature] = compiled
         self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}
@@ -129,7 +141,7 @@ class TrainStep:
                 self.flat[str(i)][key] = self.vectors[i].join(leaves)
 
     def _run(self, wanted: tuple[str, ...], last: bool, phases, ds_id: str, batch: Batch, key: mx.array,
-             read: Batch) -> tuple[Batch, Batch]:  # fmt: skip
+             read: Batch, told: Batch) -> tuple[Batch, Batch]:  # fmt: skip
         state, old = self.state, snapshot(self.state)
         updates = [update for update in self.network.updates if active(update.ds_id, ds_id)]
         trained = {p: old[f"models.{p}"] for paths in self.leaves.values() for p in paths}
@@ -143,14 +155,18 @@ class TrainStep:
         context = Context("train", key, state["step"], epoch, wrap=self._wrap, phases=phases, ds_id=ds_id)
         data = {**batch, **state["carry"]}
         names = [loss for loss, own in self.losses.items() if any(update in updates for update in own)]
-        losses, gradients, norms, out, changed = self._gradients(names, data, context, old, weights)
-        self._take_given([update for update in self.given if update in updates], out, gradients, norms)
+        losses, gradients, out, changed = self._gradients(names, data, context, old, weights)
+        self._take_given([update for update in self.given if update in updates], out, gradients)
+        losses, gradients, changed, told = averaged(self.world, losses, gradients, changed, told, self.shards)
+        scale = state["scaler"]["scale"] if "scaler" in state else None
+        gradients = widened(gradients, [update.gradients for update in self.given], scale)
+        norms = {source: self.norm_of(grads) for source, grads in gradients.items()}
         # a gradient's norm is finite only if all of it is
         finite = mx.stack([mx.isfinite(v) for v in (*losses.values(), *norms.values())] or [mx.array(True)]).all()
         changed |= {f"carry.{name}": out[name] for name in self.network.carry}
         write(state, {path: mx.where(finite, new, old[path]) for path, new in changed.items()})
         if "sums" in state:
-            (gradients, window), norms = self._accumulate(gradients, finite, last), {}
+            (gradients, window), norms = accumulated(state["sums"], gradients, finite, last, self.accumulate), {}
         else:
             window = finite
         report, rows = {}, {}
@@ -161,10 +177,10 @@ class TrainStep:
             report, rows = self._update(at, gradients, norms, window, read)
         self._count(finite, window, last)
         counters = {name: state[name] for name in ("skipped", "streak")}
-        return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters}, rows
+        return {**{name: out[name] for name in wanted if name in out}, **losses, **report, **counters, **told}, rows
 
     def _gradients(self, names: list[str], data: Batch, context: Context, old: Batch, weights: Batch):
-        """The named losses, each one's gradient by leaf or vector in float32, its norm, the data, what forward changed.
+        """The named losses, each one's gradient by leaf or vector, the data, what forward changed.
 
         weights: every trained leaf in the precision of the forward pass. The gradient of a loss is taken around that of
         the next one and the only forward pass is inside all of them. Taken in turn, each would bring its own, of which
@@ -197,25 +213,22 @@ class TrainStep:
             for vector in self.vectors:
                 if vector.update in self.losses[loss]:
                     grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
-            wide = {path: g if g.dtype == mx.float64 else g.astype(mx.float32) for path, g in grads.items()}
-            gradients[loss] = {path: g / scale for path, g in wide.items()} if "scaler" in self.state else wide
         for grads in [*gradients.values()]:
             if ROWS in grads:  # theirs is neither clipped nor measured with the model's
                 gradients[ROWS] = {ROWS: grads.pop(ROWS)}
-        return losses, gradients, {loss: global_norm(grads) for loss, grads in gradients.items()}, out, changed
+        return losses, gradients, out, changed
 
     def _trained_by(self, loss: str) -> list[str]:
         return [*self.leaves[loss], *([ROWS] if self.lookup.update in self.losses[loss] else [])]
 
-    def _take_given(self, given: list[UpdateOp], out: Batch, gradients: dict[str, Batch], norms: Batch) -> None:
+    def _take_given(self, given: list[UpdateOp], out: Batch, gradients: dict[str, Batch]) -> None:
         """Adds the gradients that ops computed for these updates."""
         for update in given:
             key = update.gradients
             if key not in out:
                 raise UsageError(f"an update needs the gradients {key!r}; the data has {', '.join(sorted(out))}.")
             by_leaf = update.given(out[key]).items()
-            found = {self.network.path_of(update.model, path): g.astype(mx.float32) for path, g in by_leaf}
-            gradients[key], norms[key] = found, global_norm(found)
+            gradients[key] = {self.network.path_of(update.model, path): g.astype(mx.float32) for path, g in by_leaf}
 
     def _cast(self, leaves: Batch) -> Batch:
         if self.dtype is None:
@@ -224,21 +237,6 @@ class TrainStep:
 
     def _wrap(self, model):
         return model if self.dtype is None else Mixed(model, self.dtype)
-
-    def _accumulate(
-        self, gradients: dict[str, Batch], finite: mx.array, last: bool
-    ) -> tuple[dict[str, Batch], mx.array]:
-        """Adds to the window's sums, cleared on the last micro-batch; returns them, and if the window is finite."""
-        sums = self.state["sums"]
-        window = sums["finite"] & finite
-        totals = {
-            loss: {path: sums["gradients"][loss][path] + g / self.accumulate for path, g in grads.items()}
-            for loss, grads in gradients.items()
-        }
-        for loss, grads in totals.items():
-            sums["gradients"][loss].update({p: mx.zeros_like(g) if last else g for p, g in grads.items()})
-        sums["finite"] = mx.array(True) if last else window
-        return totals, window
 
     def _update(self, updates: dict[UpdateOp, Any], gradients: dict[str, Batch], norms: Batch, window: mx.array,
                 read: Batch) -> tuple[Batch, Batch]:  # fmt: skip

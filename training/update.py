@@ -38,6 +38,7 @@ class UpdateOp(Op):
     """
 
     steps_per_epoch = 1  # set by who counts epochs
+    norm_of: Callable[[Leaves], mx.array]  # set by who shards leaves over processes
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class UpdateOp(Op):
                 "build(model_fn, optimizer_fn) or give optimizer=."
             )
         self.model, self.loss_name, self.clip, self.merge_grad = model, loss_name, clip, merge_grad
+        self.norm_of = global_norm
         self.gradients, self.defer = gradients, defer
         self.models = {name: model} if name else by_name(model)
         outer = {"match": "", "learning_rate": learning_rate, "schedule": schedule}
@@ -169,10 +171,10 @@ class UpdateOp(Op):
         place, merged = (0, phase) if self.scheduler is None else phase
         groups, due = None if place is None else self.turns[place], merged is not False
         if groups is None:
-            return {}, {"grad_norm": global_norm(gradients) if norm is None else norm, "learning_rate": mx.array(0.0)}
+            return {}, {"grad_norm": self.norm_of(gradients) if norm is None else norm, "learning_rate": mx.array(0.0)}
         if self.merge_grad > 1:
             gradients, norm = self._merged(gradients, due), None
-        norm = global_norm(gradients) if norm is None else norm
+        norm = self.norm_of(gradients) if norm is None else norm
         if not due:
             return {}, {"grad_norm": norm, "learning_rate": groups[-1].rate(step) * self.state["scale"]}
         if self.clip is not None:
