@@ -17,7 +17,7 @@ from domains.eis_shunt import log_volume, open_shunt, with_shunt
 from evaluation.eis_likelihood import Problem, deviation, log_sum
 from evaluation.eis_mixture import Mixture, around
 
-CENTRES, EACH = 32, 8  # of the first round's mixture: most, and for each open parameter
+FEWEST, CENTRES = 8, 32  # of the first round's mixture; in between, twice the square of how many parameters are open
 LATER = 64  # of the others
 REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
@@ -108,7 +108,7 @@ def started(problem: Problem, places: np.ndarray) -> np.ndarray:
     Where something is known of one membrane, also from there with the membranes swapped: which of the two it is of may
     be open, as in a parallel circuit with Rsh unknown.
     """
-    places = places[: min(CENTRES, EACH * len(problem.free))]
+    places = places[: min(CENTRES, max(FEWEST, 2 * len(problem.free) ** 2))]
     if problem.symmetric or not {1, 2, 3, 4} & set(problem.free):
         return places
     swapped, known = places[:, SWAP], list(problem.known)
