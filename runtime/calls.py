@@ -6,15 +6,17 @@ from typing import Any
 
 import mlx.nn as nn
 
+Before = Callable[[str, Any, tuple, dict], tuple[tuple, dict]]  # arguments and keywords to call with
 After = Callable[[str, Any, tuple, Any], Any]  # (name, thing, (arguments, keywords), result) -> what to return
 
 
 @contextmanager
-def watched(things: Mapping[str, Any], after: After) -> Iterator[None]:
+def watched(things: Mapping[str, Any], after: After, before: Before | None = None) -> Iterator[None]:
     """Within: every call of one of these things passes through `after`, those inside of a call before it.
 
-    A call that a thing makes of itself (`super().__call__`) is part of its own. Their classes are changed meanwhile,
-    and put back. A function that mx.compile has traced before calls nothing.
+    before(name, thing, arguments, keywords) gives those to call with. A call that a thing makes of itself
+    (`super().__call__`) is part of its own. Their classes are changed meanwhile, and put back. A function that
+    mx.compile has traced before calls nothing.
     """
     names = {id(thing): name for name, thing in reversed([*things.items()])}  # of several names the first
     classes = {type(thing): type(thing).__call__ for thing in things.values() if callable(thing)}
@@ -25,6 +27,8 @@ def watched(things: Mapping[str, Any], after: After) -> Iterator[None]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if id(self) not in names or id(self) in open_calls:
                 return original(self, *args, **kwargs)
+            if before is not None:
+                args, kwargs = before(names[id(self)], self, args, kwargs)
             open_calls.add(id(self))
             try:
                 out = original(self, *args, **kwargs)

@@ -46,7 +46,9 @@ def _compose(overrides: list[str], configs: Path = CONFIGS) -> DictConfig:
 
 
 def quoted(override: str) -> str:
-    """A run_name override in quotes, so that YAML leaves 1.10, 1e3 and true the names they are."""
+    """A run_name override in quotes, so that YAML leaves 1.10, 1e3 and true the names they are; debug=nan likewise."""
+    if override == "debug=nan":
+        return "debug='nan'"
     name = override.removeprefix("run_name=")
     if name == override or name[:1] in "'\"":
         return override
