@@ -7,6 +7,8 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from runtime.quantized import QuantizedLinear
+
 PARTS = 128  # partial sums of a column: enough blocks to fill a GPU
 
 
@@ -87,3 +89,7 @@ class Linear(nn.Linear):
         if "bias" not in self:
             return x @ self.weight.T
         return cast(Callable[..., mx.array], affine)(x, self.weight, self.bias)
+
+    def to_quantized(self, group_size: int, bits: int, **_) -> QuantizedLinear:
+        """The layer with its weight in whole numbers of `bits` bits; see runtime/quantized.py."""
+        return QuantizedLinear(self, bits, group_size)

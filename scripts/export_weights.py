@@ -14,6 +14,7 @@ it needs no change. `load_state_dict` takes the file's arrays where the torch mo
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def arrays_of(model: nn.Module, layout: str) -> dict[str, mx.array]:
     return arrays
 
 
-def named(models: dict[str, nn.Module], layout: str) -> dict[str, mx.array]:
+def named(models: Mapping[str, nn.Module], layout: str) -> dict[str, mx.array]:
     """The arrays of several models, each below the model's name; those of a single one by their own paths."""
     found = {name: arrays_of(model, layout) for name, model in models.items()}
     if len(found) == 1:

@@ -15,7 +15,7 @@ from runtime.op import Objective
 from runtime.run import Run
 from runtime.schema import in_seconds
 from runtime.slots import restore, snapshot, write
-from training import checkpoint
+from training import checkpoint, compressed
 from training.estimator import Estimator
 from training.forward import judged, judged_arrays
 from training.learner import Learner, learner, targets
@@ -101,26 +101,49 @@ def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> R
     ema: True for the first average kept, a decay, or False for the plain weights. data: False leaves the data set
     unread (`pipeline` is then None). Everything but the data comes from the file alone.
     """
+    file, meta, config, learns = open_learner(path, ema)
+    plugins = tuple(config.plugins)
+    solver = build(config.solver, plugins=plugins)
+    pipeline = build(config.dataloaders, plugins=plugins) if data else None
+    folder = file.parent.parent
+    return Run(config, learns.model, learns.objective, pipeline, solver, folder, meta["step"], meta, learns.models)
+
+
+def open_learner(path: str | Path, ema: float | bool = True) -> tuple[Path, dict[str, Any], DictConfig, Learner]:
+    """A checkpoint's file, its metadata, config, and what learnt, with the weights that `load_run` describes."""
     file = checkpoint.find(path)
     arrays, meta = checkpoint.load(file)
     config: Any = OmegaConf.create(meta["config"])
-    plugins = tuple(config.plugins)
-    learns, solver = learner(config), build(config.solver, plugins=plugins)
+    learns = learner(config)
     network = learns.network
-    own = {} if network.looking_up is None else {"table": network.looking_up.table}
-    state = {"models": learns.models, "ops": {str(i): op.state for i, op in enumerate(network.ops)}, **own}
-    restore(state, {name: a for name, a in arrays.items() if name.partition(".")[0] in state}, str(file))
+    if compressed.META in meta:
+        one_set(meta, ema)
+        compressed.open_into(learns.models, network, arrays, meta, file)
+    else:
+        own = {} if network.looking_up is None else {"table": network.looking_up.table}
+        state = {"models": learns.models, "ops": {str(i): op.state for i, op in enumerate(network.ops)}, **own}
+        restore(state, {name: a for name, a in arrays.items() if name.partition(".")[0] in state}, str(file))
+        take_average(network, ema)
+    for model in learns.models.values():
+        model.train(False)
+        mx.eval(model.parameters())
+    return file, meta, config, learns
+
+
+def one_set(meta: dict[str, Any], ema: float | bool) -> None:
+    """Raises UsageError where an average is asked of a compressed file, which holds one set of weights."""
+    if not isinstance(ema, bool):
+        raise UsageError(f"a compressed file holds one set of weights (ema={meta[compressed.META]['ema']}), got "
+                         f"ema={ema}; leave it out.")  # fmt: skip
+
+
+def take_average(network: Network, ema: float | bool) -> None:
+    """Gives the models the average asked for, as `load_run` names it; False: they keep what they have."""
     kept = list(dict.fromkeys(decay for update in network.updates for decay in update.averages.decays))
     if ema is not False and (kept or ema is not True):
         if ema is not True and ema not in kept:
             raise UsageError(f"the checkpoint keeps no EMA of decay {ema}; it keeps {kept or 'none'}.")
         write(network.models, judged_arrays(network, None if ema is True else ema))
-    for model in learns.models.values():
-        model.train(False)
-        mx.eval(model.parameters())
-    pipeline = build(config.dataloaders, plugins=plugins) if data else None
-    folder = file.parent.parent
-    return Run(config, learns.model, learns.objective, pipeline, solver, folder, meta["step"], meta, learns.models)
 
 
 def evaluate_run(
@@ -137,11 +160,16 @@ def evaluate_run(
     built: Any = build(config.evaluation, plugins=tuple(config.plugins))
     evaluator: Any = built if "_target_" in (config.evaluation or ()) else None  # evaluation=none is a mapping without
     experiment = assemble(config)
-    experiment.estimator.load(arrays, meta, str(file))
-    if ema is not True:
-        restore(experiment.learner.models, snapshot(load_run(file, ema, data=False).models), str(file))
-        for update in experiment.network.updates:
-            update.averages.reset(update.leaves())
+    if compressed.META in meta:
+        one_set(meta, ema)
+        compressed.open_into(experiment.learner.models, experiment.network, arrays, meta, file)
+        experiment.estimator.step = meta["step"]
+    else:
+        experiment.estimator.load(arrays, meta, str(file))
+        if ema is not True:
+            restore(experiment.learner.models, snapshot(load_run(file, ema, data=False).models), str(file))
+            for update in experiment.network.updates:
+                update.averages.reset(update.leaves())
     if evaluator:
         evaluator.check(experiment.pipeline)
     estimator = experiment.estimator

@@ -64,6 +64,7 @@ def test_several_models_are_told_apart_and_embeddings_of_puzzles_go_along():
     assert export_weights.named(two, "pytorch").keys() == {"a.weight", "a.bias", "b.weight"}
 
     puzzles = TRM(vocabulary=6, length=4, hidden=8, heads=2, layers=1, prefix=2, ids=3)
+    assert puzzles.table is not None
     exported = export_weights.named({"m": puzzles}, "pytorch")
     np.testing.assert_array_equal(np.array(exported.pop("table.rows")), np.array(puzzles.table.state["rows"]))
     assert exported.keys() == flatten(puzzles.parameters()).keys()
