@@ -1,6 +1,7 @@
 """Compressed runs: evaluation and samples are those of the compressed weights, from the same draws."""
 
 import json
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -40,13 +41,14 @@ def test_a_compressed_file_is_evaluated_as_a_run_of_its_weights(run, tmp_path, m
     out = compressed_by(run, tmp_path / "small.safetensors", *more)
     printed = capsys.readouterr().out.splitlines()
     small = load_run(out)
+    model: Any = small.model
     taken = "bits=4" in more or "bits=8" in more
-    assert isinstance(small.model.layers[0], QuantizedLinear) == taken
+    assert isinstance(model.layers[0], QuantizedLinear) == taken
     arrays, meta = checkpoint.load(checkpoint.find(run))
     whole = dict(arrays)
     for path in snapshot(load_run(run).models):
         name = path.removeprefix("model.")
-        owner = small.model
+        owner: Any = small.model
         for part in name.split("."):
             owner = owner[int(part)] if isinstance(owner, list) else getattr(owner, part)
         assert owner.shape == arrays[f"models.{path}"].shape
