@@ -32,6 +32,7 @@ import runtime.blas  # noqa: F401, E402
 import mlx.core as mx  # noqa: E402
 
 from training import checkpoint  # noqa: E402
+from training.tracking import repeatable  # noqa: E402
 
 POINTS = ("model.hidden=64", "batch_size=512")
 
@@ -48,12 +49,7 @@ def command(name: str, folder: Path, steps: int, resume: bool, overrides: Sequen
 
 def rows(path: Path) -> list[dict]:
     """The rows of metrics.jsonl without wall-clock values."""
-    return [deterministic(json.loads(line)) for line in path.read_text().splitlines()]
-
-
-def deterministic(row: dict) -> dict:
-    """A row without what depends on the clock or the machine."""
-    return {k: v for k, v in row.items() if k != "time" and not k.startswith("perf/")}
+    return [repeatable(json.loads(line)) for line in path.read_text().splitlines()]
 
 
 def reached(run: Path) -> int:
@@ -67,7 +63,7 @@ def trackio_rows(folder: Path, run_id: str) -> list[dict]:
     """The rows that trackio's database holds for a run."""
     with contextlib.closing(sqlite3.connect(folder / "trackio" / "kill-resume.db")) as database:
         found = database.execute("SELECT step, metrics FROM metrics WHERE run_id = ? ORDER BY step, id", (run_id,))
-        return [deterministic({"step": step, **json.loads(metrics)}) for step, metrics in found]
+        return [repeatable({"step": step, **json.loads(metrics)}) for step, metrics in found]
 
 
 def contents(array: mx.array) -> bytes:

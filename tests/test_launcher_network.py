@@ -19,6 +19,7 @@ from scripts.compose import compose
 from tests.test_launcher import TINY, idx_file
 from training import checkpoint
 from training.experiment import assemble, evaluate_run, load_run
+from training.tracking import repeatable
 
 LENET = ["experiment=fashion_mnist_lenet", "traces.metrics.every=1", "dataloaders.batch_size=5"]
 TWO = """
@@ -58,7 +59,7 @@ def final(folder):
 
 def rows(folder):
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "time" and not k.startswith("perf/")} for row in found]
+    return [repeatable(row) for row in found]
 
 
 def test_the_command_line_and_the_example_end_with_the_same_weights(fashion):

@@ -91,6 +91,12 @@ class Tracker:
             self._show(self.values, self.step)
         self.values = {}
 
+    def system(self, values: dict[str, float]) -> None:
+        """Shows values of the machine on the dashboard by time instead of by step; from any thread."""
+        run = self._run
+        if run is not None and values:
+            run.log_system({f"machine/{name}": value for name, value in values.items()})
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; the rows written so far are on disk when this returns."""
         self._file.flush()
@@ -160,6 +166,11 @@ class Tracker:
                     SQLiteStorage.bulk_alert(
                         self.project, self.name, [title], [text], [level], [row["step"]], [at], run_id=self.run_id
                     )
+
+
+def repeatable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl without what depends on the clock and the machine: what a resumed run must repeat."""
+    return {name: value for name, value in row.items() if name != "time" and not name.startswith(("perf/", "machine/"))}
 
 
 def parts(name: str, told: str) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from scripts.remote.request import prepare
 from scripts.remote.submit import spec_of
 from tests.scripts.remote.fake import FakeCalls, FakeVolume
 from training.checkpoint import load
+from training.tracking import repeatable
 
 TINY = [
     "run_name=t", "epochs=null", "max_steps=40", "eval_every=null", "save_every=10s", "trackio.log_every=10",
@@ -45,7 +46,7 @@ def send(calls: FakeCalls, *overrides: str, **options) -> dict:
 
 def rows(store: Path, run: str = "t") -> list[dict]:
     lines = (store / "outputs" / run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/") and k != "time"} for line in lines]
+    return [repeatable(json.loads(line)) for line in lines]
 
 
 def test_a_run_leaves_its_folder_its_status_and_its_output_on_the_volume(calls):
