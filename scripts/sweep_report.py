@@ -16,6 +16,7 @@ from visualizers.logs import compare_runs
 from visualizers.search import visualize_search
 
 LINES = 30  # more in one picture can't be told apart
+WIDEST = 100  # characters of a printed column; the file has all
 
 
 def records(sweep: Path) -> list[Record]:
@@ -50,7 +51,8 @@ def conclude(sweep: Path, metric: str, mode: str = "min") -> list[Record]:
         writer.writeheader()
         writer.writerows(table)
     shown = list(table[0])[: list(table[0]).index("error") + 1]
-    print("\n".join(["", *columns([tuple(shown), *(tuple(_text(row[key]) for key in shown) for row in table)]), ""]))
+    lines = [tuple(_text(row[key])[:WIDEST] for key in shown) for row in table]
+    print("\n".join(["", *columns([tuple(shown), *lines]), ""]))
     counts = {status: sum(record["status"] == status for record in found) for status in _statuses(found)}
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(f"{len(found)} trials: {told}")
@@ -72,7 +74,7 @@ def pictures(sweep: Path, found: list[Record], metric: str, mode: str) -> list[P
     state = {"name": sweep.name, "best_mode": mode, "optimize_field": metric, "search_summary": search}
     with contextlib.suppress(UsageError):  # all trials alike, or none with a value, make no picture
         drawn.append(visualize_search(state, sweep / "sweep.png"))
-    files = {str(r["trial"]): sweep / str(r["trial"]) / "metrics.jsonl" for r in found}
+    files = {_label(record): sweep / str(record["trial"]) / "metrics.jsonl" for record in found}
     runs = {name: read_metrics(file) for name, file in files.items() if file.exists() and file.stat().st_size}
     runs = {name: series for name, series in list(runs.items())[-LINES:] if metric in series}
     if runs:
@@ -86,6 +88,10 @@ def _evaluation(record: Record, metric: str) -> dict[str, Any]:
     if metric not in record["metrics"]:
         return {**ended, "error": record["error"]}
     return {**ended, "result": {metric: record["metrics"][metric]}}
+
+
+def _label(record: Record) -> str:
+    return f"{record['trial']}: {' '.join(_text(value) for value in record['values'].values())}"[:24]
 
 
 def _statuses(found: list[Record]) -> list[str]:

@@ -131,14 +131,18 @@ def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence
     labels = list(dict.fromkeys(groups.values()))
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
-    figure, axes = new_figure(4.8 * columns, 3.4 * rows + 0.3, rows, columns)
+    ncols = min(4, max(1, 60 * columns // (max(map(len, labels)) + 7)))  # about 60 letters fit below a panel
+    legend_rows = -(-len(labels) // ncols) if legend and share_legend else 0
+    figure, axes = new_figure(4.8 * columns, 3.4 * rows + 0.3 + 0.24 * max(0, legend_rows - 2), rows, columns)
+    from matplotlib import colormaps
+
     shown = {}
     for axis, metric in zip(axes.flat, metrics, strict=False):
         for index, label in enumerate(labels):
             members = [runs[name][metric] for name, group in groups.items() if group == label and metric in runs[name]]
             if not members:
                 continue
-            colour = f"C{index % 10}"
+            colour = f"C{index}" if len(labels) <= 10 else colormaps["turbo"](index / (len(labels) - 1))
             smoothed = [(steps, smooth(values, smoothing)) for steps, values in members]
             steps, mean, spread = mean_and_spread(smoothed)
             few = "o-" if len(steps) == 1 else "-"
@@ -155,5 +159,5 @@ def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence
     for axis in axes.flat[len(metrics) :]:
         axis.set_axis_off()
     if legend and share_legend:
-        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     return save_figure(figure, path)

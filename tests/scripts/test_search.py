@@ -1,5 +1,6 @@
 """Searches over the launcher's configuration: what each method trains, what a kill leaves, what is refused."""
 
+import contextlib
 import csv
 import json
 import os
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts import search
+from runtime.errors import UsageError
+from scripts import search, sweep_report
 from scripts.sweeps import point_overrides, read_sweeps
 from tests.scripts import sweeping
 from traces.prune import Prune
 from training.search.space import Interval
+from training.workspace import locked
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -25,12 +28,22 @@ TINY = [
     "batch_size=16", "dataloaders.train_data.size=64", "dataloaders.eval_data.size=32", "jobs=0", "model.hidden=4",
     "model.depth=1",
 ]  # fmt: skip
+DRAWN = sweep_report.pictures
 RATE = "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))"
 
 
 @pytest.fixture(autouse=True)
 def inside(tmp_path, monkeypatch):
+    """A folder of its own, and no pictures, which take most of the time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep_report, "pictures", lambda *_: [])
+
+
+@pytest.fixture
+def untrained():
+    """Trials that train nothing."""
+    with sweeping.installed():
+        yield
 
 
 def trials():
@@ -51,7 +64,8 @@ def test_sweeps_are_hydras(capsys):
     assert point_overrides({"c": True, "d": "[1,2]", "f": 1e-5}) == ["c=true", "d=[1,2]", "f=1e-05"]
 
 
-def test_a_grid_trains_every_combination_as_the_launcher_would(capsys):
+def test_a_grid_trains_every_combination_as_the_launcher_would(capsys, monkeypatch):
+    monkeypatch.setattr(sweep_report, "pictures", DRAWN)
     assert search.main(["method=grid", *TINY[:-2], "model.hidden=4,-4", "model.depth=1,2"]) == 0
     done = trials()
     assert [(d["param"]["model.hidden"], d["param"]["model.depth"], "error" in d) for d in done] == [
@@ -59,18 +73,16 @@ def test_a_grid_trains_every_combination_as_the_launcher_would(capsys):
     ]  # fmt: skip
     alone = json.loads(Path("outputs/s/2/summary.json").read_text())
     assert alone["metrics"]["eval/loss"] == done[1]["result"]["eval/loss"] and alone["steps"] == 4
-    assert "depth: 2" in Path("outputs/s/2/config.yaml").read_text()
+    config = Path("outputs/s/2/config.yaml").read_text()
+    assert "depth: 2" in config and "run_name: s_2\n" in config
     out = capsys.readouterr().out
     best = min((d for d in done if "result" in d), key=lambda d: d["result"]["eval/loss"])["param"]["search_idx"]
-    assert (
-        f"in outputs/s/{best}\n" in out
-        and "4 trials: 2 finished, 2 crashed\n" in out
-        and Path("outputs/s/sweep.png").exists()
-    )
+    assert f"in outputs/s/{best}\n" in out and "4 trials: 2 finished, 2 crashed\n" in out
+    assert Path("outputs/s/sweep.png").exists() and Path("outputs/s/curves.png").exists()
 
 
-@pytest.mark.parametrize(("method", "count"), [("random", 2), ("golden", 3)])
-def test_intervals_are_searched(method, count):
+@pytest.mark.parametrize(("method", "count"), [("random", 3), ("golden", 4)])
+def test_intervals_are_searched(method, count, untrained):
     assert search.main([f"method={method}", f"trials={count}", *TINY, RATE]) == 0
     rates = [d["param"]["optimizer.learning_rate"] for d in trials()]
     assert len(rates) == count and all(1e-3 <= rate <= 1e-1 for rate in rates)
@@ -123,15 +135,14 @@ def test_an_interrupted_search_continues_its_trial_from_the_checkpoint(capsys, m
     assert whole == parts and len(parts) == 2
 
 
-def test_twenty_trials_three_crashes_and_a_kill_make_twenty_rows():
+def test_twenty_trials_three_crashes_and_a_kill_make_twenty_rows(untrained):
     command = ["method=grid", *TINY[:-3], "jobs=0", "seed=range(1,21)"]
     code = "import sys; from tests.scripts import sweeping; sweeping.install(); from scripts import search; "
     killed = subprocess.run([sys.executable, "-c", code + "sys.exit(search.main(sys.argv[1:]))", *command],
                             env={**os.environ, "PYTHONPATH": str(ROOT), "KILLED_AT": "9"})  # fmt: skip
     assert killed.returncode == -signal.SIGKILL and not Path("outputs/s/sweep.csv").exists()
     assert json.loads(Path("outputs/s/9/trial.json").read_text())["status"] == "running"
-    with sweeping.installed():
-        assert search.main(command) == 0
+    assert search.main(command) == 0
     with Path("outputs/s/sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["trial"]) for row in rows] == list(range(1, 21)) == [int(row["seed"]) for row in rows]
@@ -142,8 +153,39 @@ def test_twenty_trials_three_crashes_and_a_kill_make_twenty_rows():
         13: ("1", "FloatingPointError: eval/loss is nan after 4 steps."),
     }
     assert all(row["status"] == "finished" for row in rows if int(row["trial"]) not in crashed)
-    assert [row["eval/loss"] for row in rows[10:13]] == ["0", "1", ""]
+    assert [row["eval/loss"] for row in rows[10:13]] == ["0.0", "1.0", ""]
     assert Path("calls").read_text().split() == [str(n) for n in (*range(1, 10), *range(9, 21))]
+
+
+@pytest.mark.slow
+def test_twenty_real_runs_three_crashes_and_a_kill_of_the_sweep_make_twenty_rows():
+    values = [f"{n}e-4" for n in range(1, 18)]
+    values[5:5], values[9:9], values[15:15] = ["1e30"], ["-1.0"], ["abc"]
+    command = [sys.executable, ROOT / "launcher.py", "--multirun", *TINY[:-3], "max_steps=100", "compile=true",
+               "optimizer.learning_rate=" + ",".join(values)]  # fmt: skip
+    sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    record = Path("outputs/s/12/metrics.jsonl")
+    while not (record.exists() and record.stat().st_size):
+        time.sleep(0.01)
+    sweep.kill()
+    sweep.wait()
+    for _ in range(200):
+        with contextlib.suppress(UsageError):
+            locked(record.parent).close()  # once the trial's process is gone, too
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the trial goes on without its sweep")
+    assert json.loads((record.parent / "trial.json").read_text())["status"] == "running"
+    begun = {n: Path(f"outputs/s/{n}/trial.json").stat().st_mtime_ns for n in range(12)}
+    resumed = subprocess.run([*command, "resume=true"], capture_output=True, text=True)
+    assert resumed.returncode == 1 and "resuming s_12 from step_" in resumed.stdout
+    assert "20 trials: 17 finished, 3 crashed" in resumed.stdout
+    with Path("outputs/s/sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["optimizer.learning_rate"] for row in rows] == [str(float(v)) if v != "abc" else v for v in values]
+    assert [row["trial"] for row in rows if row["status"] == "crashed"] == ["5", "9", "15"]
+    assert begun == {n: Path(f"outputs/s/{n}/trial.json").stat().st_mtime_ns for n in range(12)}
 
 
 def test_a_signal_asks_the_trial_to_save_and_a_later_sitting_goes_on(capfd):
@@ -233,7 +275,7 @@ def test_mistakes_cost_one_sentence_and_status_2(arguments, said, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error
 
 
-def test_a_folder_with_something_else_is_refused(capsys):
+def test_a_folder_with_something_else_is_refused(capsys, untrained):
     command = ["method=random", "trials=1", *TINY, RATE]
     assert search.main(command) == 0
     assert search.main([*command, "search_seed=1"]) == 2
