@@ -261,7 +261,7 @@ def test_every_experiment_composes_builds_and_takes_two_steps(option, image_data
 @pytest.mark.parametrize("option", options("debug"))
 def test_every_debug_mode_runs(option, tmp_path, capsys):
     steps = {"profile": "max_steps=14", "limit": "max_steps=20", "overfit": "max_steps=60",
-             "lr_find": "max_steps=30", "nan": "max_steps=3"}[option]  # fmt: skip
+             "lr_find": "max_steps=30", "nan": "max_steps=3", "memory": "max_steps=3"}[option]  # fmt: skip
     overrides = [
         "run_name=t",
         f"debug={option}",
