@@ -7,6 +7,7 @@ gradient is not finite.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -122,6 +123,12 @@ class TrainStep:
         self._compiled[signature] = compiled
         self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}
         return out
+
+    def eager(self) -> "TrainStep":
+        """The same step on the same state, uncompiled."""
+        twin = copy(self)
+        twin.compile, twin._compiled = False, {}
+        return twin
 
     def _make(self, run: Run) -> Run:
         everything = [self.state, self.flat]
