@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map
 
+from runtime.calls import modules_in, watched
 from runtime.slots import slots
 from runtime.work import Layer, Work, attention, size_of
 
@@ -52,6 +53,24 @@ class Span:
     seconds: float
 
 
+@dataclass
+class Call:
+    """A call that goes on: its layer and the one around it, when it began, what it got, its weights and where they are.
+
+    marked: the weights with a border, in their places while the call lasts. work: known at its end, which is before any
+    derivative is taken.
+    """
+
+    name: str
+    parent: str
+    began: float
+    inputs: list[mx.array]
+    places: list[tuple[Any, Any]] = field(default_factory=list)
+    weights: list[mx.array] = field(default_factory=list)
+    marked: list[mx.array] = field(default_factory=list)
+    work: Layer | None = None
+
+
 class LayerClock:
     """Times the layers of models while `attached`; `entries` and `spans` are those of the last step.
 
@@ -59,20 +78,16 @@ class LayerClock:
     """
 
     def __init__(self, models: Mapping[str, nn.Module], clock: Callable[[], float] = time.perf_counter):
-        self.modules: dict[int, tuple[str, nn.Module]] = {}
-        for name, model in models.items():
-            for path, module in sorted(model.named_modules(), key=lambda pair: pair[0]):
-                self.modules.setdefault(id(module), (f"{name}.{path}" if path else name, module))
-        self.own = {key: self._own_slots(module) for key, (_, module) in self.modules.items()}
-        self.leaf = {key: len(module.modules()) == 1 for key, (_, module) in self.modules.items()}
+        self.modules = dict(modules_in(models))
+        self.places = {id(module): self._own_places(module) for module in self.modules.values()}
         self.entries: dict[str, Entry] = {}
         self.spans: list[Span] = []
-        self._clock, self._open, self._last = clock, [OUTSIDE], 0.0
+        self._clock, self._open, self._last = clock, [], 0.0
 
     @staticmethod
-    def _own_slots(module: nn.Module) -> list[tuple[Any, Any]]:
+    def _own_places(module: nn.Module) -> list[tuple[Any, Any]]:
         """Where the module keeps arrays that no module below it keeps."""
-        below = [child for child in module.modules() if child is not module]
+        below = [child for _, child in modules_in(module) if child is not module]
         theirs = {(id(container), key) for child in below for _, container, key in slots(child)}
         return [(container, key) for _, container, key in slots(module) if (id(container), key) not in theirs]
 
@@ -102,92 +117,79 @@ class LayerClock:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Within: calls of the models' layers and of MLX's attention are timed; classes are patched till the end."""
-        held: list[tuple[Any, str, Any]] = []
-        for kind in {type(module) for _, module in self.modules.values()}:
-            call = next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
-            if call is not None:
-                held.append((kind, "__call__", vars(kind).get("__call__")))
-                kind.__call__ = self._timed(call)
-        plain = mx.fast.scaled_dot_product_attention
-        held.append((mx.fast, "scaled_dot_product_attention", plain))
-        fast: Any = mx.fast
-        fast.scaled_dot_product_attention = self._timed_attention(plain)
+        """Within: calls of the models' layers and of MLX's attention are timed."""
+        fast, plain = cast(Any, mx.fast), mx.fast.scaled_dot_product_attention
+
+        def attention(q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
+            q, k, v = self._enter(f"{self._around()}.scaled_dot_product", (q, k, v))
+            out = plain(q, k, v, **options)
+            return self._leave(out, lambda call, outputs: Attention(call.inputs, outputs))
+
+        def before(name: str, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+            return self._enter(name, (args, kwargs), self.places[id(module)])
+
+        def after(name: str, module: nn.Module, given: tuple, out: Any) -> Any:
+            counted = not any(True for _, child in modules_in(module) if child is not module)
+            return self._leave(out, lambda call, outputs: Layer(module, call.inputs, call.weights, outputs, counted))
+
+        fast.scaled_dot_product_attention = attention
         try:
-            yield
+            with watched(self.modules, after, before):
+                yield
         finally:
-            for owner, name, value in held:
-                setattr(owner, name, value) if value is not None else delattr(owner, name)
+            fast.scaled_dot_product_attention = plain
+            while self._open:  # calls that an error has ended
+                self._put_back(self._open.pop())
 
-    def _timed(self, call: Callable) -> Callable:
-        clock = self
+    def _around(self) -> str:
+        return self._open[-1].name if self._open else OUTSIDE
 
-        def timed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            path, _ = clock.modules.get(id(module), ("", None))
-            if not path or clock._open[-1] == path:  # a stranger, or its base class's call
-                return call(module, *args, **kwargs)
-            own = clock.own[id(module)]
-            weights = [container[key] for container, key in own]
-
-            def within(marked: list[mx.array], args: Any, kwargs: Any) -> Any:
-                for (container, key), value in zip(own, marked, strict=True):
-                    container[key] = value
-                try:
-                    return call(module, *args, **kwargs)
-                finally:
-                    for (container, key), value, was in zip(own, marked, weights, strict=True):
-                        if container[key] is value:  # else the layer has changed it, as statistics are
-                            container[key] = was
-
-            def work(inputs: Sequence[mx.array], outputs: Sequence[mx.array]) -> Layer:
-                return Layer(module, inputs, weights, outputs, counted=clock.leaf[id(module)])
-
-            return clock._call(path, within, weights, (args, kwargs), work)
-
-        return timed
-
-    def _timed_attention(self, plain: Callable) -> Callable:
-        def timed(q: mx.array, k: mx.array, v: mx.array, **options: Any) -> mx.array:
-            def work(inputs: Sequence[mx.array], outputs: Sequence[mx.array]) -> "Attention":
-                return Attention(q, k, v, outputs)
-
-            def within(_: list[mx.array], args: Any, kwargs: Any) -> Any:
-                return plain(*args, **kwargs, **options)
-
-            return self._call(f"{self._open[-1]}.scaled_dot_product", within, [], ((q, k, v), {}), work)
-
-        return timed
-
-    def _call(self, path: str, within: Callable, weights: list[mx.array], given: Any, work_of: Callable) -> Any:
-        parent, inputs = self._open[-1], floats(given)
+    def _enter(self, name: str, given: Any, places: Sequence[tuple[Any, Any]] = ()) -> Any:
+        """What a layer is to be called with."""
+        parent, inputs = self._around(), floats(given)
         self.charge(parent, "forward", inputs)
-        began = self._last
-        entry = self.entries.setdefault(path, Entry())
-        entry.calls += 1
-        late: list[Layer] = []  # known once there are outputs, which is before any derivative is taken
+        self.entries.setdefault(name, Entry()).calls += 1
+        own = [(container, key) for container, key in places if mx.issubdtype(container[key].dtype, mx.floating)]
+        call = Call(name, parent, self._last, inputs, own, [container[key] for container, key in own])
 
         def entering(array: mx.array) -> mx.array:
-            return border(array, lambda c: self.charge(path, "backward", c, late[0].input_gradient()),
+            return border(array, lambda c: self.charge(name, "backward", c, work_of(call).input_gradient()),
                           lambda t: self.charge(parent, "forward", t))  # fmt: skip
 
-        def leaving(array: mx.array) -> mx.array:
-            return border(array, lambda c: self.charge(parent, "backward", c),
-                          lambda t: self.charge(path, "forward", t, late[0].forward()))  # fmt: skip
-
         def weighing(array: mx.array) -> mx.array:
-            return border(array, lambda c: self.charge(path, "backward", c, late[0].weight_gradient(array)))
+            return border(array, lambda c: self.charge(name, "backward", c, work_of(call).weight_gradient(array)))
 
-        marked = [weighing(w) if mx.issubdtype(w.dtype, mx.floating) else w for w in weights]
-        args, kwargs = mapped(entering, given)
-        self._open.append(path)
-        try:
-            out = within(marked, args, kwargs)
-        finally:
-            self._open.pop()
-        late.append(work_of(inputs, floats(out)))
-        self.charge(path, "forward", floats(out), late[0].forward())
-        self.spans.append(Span(path, "call", began, self._last - began))
+        call.marked = [weighing(weight) for weight in call.weights]
+        for (container, key), weight in zip(own, call.marked, strict=True):
+            container[key] = weight
+        self._open.append(call)
+        return mapped(entering, given)
+
+    def _leave(self, out: Any, work: Callable[[Call, list[mx.array]], Layer]) -> Any:
+        """What a layer is to return."""
+        call = self._open.pop()
+        self._put_back(call)
+        call.work = work(call, floats(out))
+        self.charge(call.name, "forward", floats(out), call.work.forward())
+        self.spans.append(Span(call.name, "call", call.began, self._last - call.began))
+
+        def leaving(array: mx.array) -> mx.array:
+            return border(array, lambda c: self.charge(call.parent, "backward", c),
+                          lambda t: self.charge(call.name, "forward", t, work_of(call).forward()))  # fmt: skip
+
         return mapped(leaving, out)
+
+    @staticmethod
+    def _put_back(call: Call) -> None:
+        for (container, key), marked, weight in zip(call.places, call.marked, call.weights, strict=True):
+            if container[key] is marked:  # else the layer has changed it, as statistics are
+                container[key] = weight
+
+
+def work_of(call: Call) -> Layer:
+    """The work of a call that has ended."""
+    assert call.work is not None
+    return call.work
 
 
 class Attention(Layer):
@@ -196,7 +198,8 @@ class Attention(Layer):
     Its gradient is four products of T x T', twice the two of its values; it is told in three parts, one an input.
     """
 
-    def __init__(self, q: mx.array, k: mx.array, v: mx.array, outputs: Sequence[mx.array]):
+    def __init__(self, inputs: Sequence[mx.array], outputs: Sequence[mx.array]):
+        q, k, v = inputs
         self.flops, self.moved = attention(q, k, v), size_of([q, k, v, *outputs])
         self.parts = iter((Work(2 * self.flops, self.moved + size_of([q, k, v])),))
 

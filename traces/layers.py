@@ -17,6 +17,7 @@ from runtime.slots import snapshot, write
 from traces.trace import Trace
 from training.data import Data
 from training.evaluate import to_device
+from training.tracing import eager
 
 COLUMNS = ("layer", "calls", "forward_ms", "backward_ms", "share", "gflop", "mb", "of_roof")
 
@@ -43,7 +44,7 @@ class LayerProfile(Trace):
     def on_end(self, data: Data) -> None:
         """Takes the steps, prints the table, writes the files."""
         estimator = self.estimator
-        step, held = estimator.train_step.eager(), snapshot(estimator.train_step.state)
+        step, held = eager(estimator.train_step), snapshot(estimator.train_step.state)
         ds_id = estimator.pipeline.get_ds_ids("train")[0]
         batch, key = to_device(estimator.pipeline.first("train", ds_id)), step_key(estimator.seed, estimator.step, 0)
         phases = estimator.network.phases(estimator.step)

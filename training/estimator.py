@@ -95,6 +95,11 @@ class Estimator:
         """Whole epochs done."""
         return self.step // self.steps_per_epoch
 
+    @property
+    def traced(self) -> int:
+        """How often a step of any mode was traced and compiled, see training/tracing.py."""
+        return sum(step.traces.count for step in (self.train_step, *self.forward.values()))
+
     def update_of(self, model) -> UpdateOp:
         """The update that trains a model; UsageError where none does."""
         for update in self.network.updates:

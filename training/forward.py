@@ -10,6 +10,7 @@ from runtime.op import Batch, Context
 from runtime.slots import restored_on_error, snapshot, write
 from training.network import Network
 from training.rows import ROWS, Lookup
+from training.tracing import Traces
 
 
 class ForwardStep:
@@ -24,6 +25,7 @@ class ForwardStep:
         self.op_states = [op.state for op in network.ops]
         self.lookup = Lookup(network)
         self._compiled: dict[tuple, Callable] = {}
+        self.traces = Traces(f"step of mode {mode}", self.op_states)
 
     def __call__(self, arrays: Batch, batch: Batch, key: mx.array, fetch: Iterable[str], ds_id: str = "") -> Batch:
         """The keys of `fetch` that the forward pass gives."""
@@ -31,11 +33,14 @@ class ForwardStep:
         known = self._compiled.get(signature)
         batch = batch | {name: rows for name, rows in self.lookup.read(batch, {}).items() if name == ROWS}
         run = partial(self._run, wanted=signature[0], ds_id=ds_id)
-        compiled = known or (mx.compile(run, inputs=self.op_states) if self.compile else run)
+        compiled = known or (self._compile(run, signature) if self.compile else run)
         with nullcontext() if known else restored_on_error([self.network.models, self.op_states]):
             out = compiled(arrays, batch, key)
         self._compiled[signature] = compiled
         return out
+
+    def _compile(self, run: Callable, signature: tuple) -> Callable:
+        return mx.compile(self.traces.counted(run, signature, ("weights", "batch", "key")), inputs=self.op_states)
 
     def _run(self, arrays: Batch, batch: Batch, key: mx.array, wanted: tuple[str, ...], ds_id: str) -> Batch:
         states = [self.network.models, self.op_states]

@@ -7,7 +7,6 @@ gradient is not finite.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -24,9 +23,11 @@ from training.guard import accumulated, advance, first_scaler, guarded
 from training.network import Mixed, Network, trained_paths
 from training.rows import ROWS, Lookup
 from training.sharding import Shards
+from training.tracing import Traces, eagerly
 from training.update import UpdateOp, as_number, global_norm
 
 Run = Callable[..., tuple[Batch, Batch]]  # of a step: what it returns, and new rows of a table
+INPUTS = ("batch", "key", "rows", "asked")  # of the compiled function
 PRECISIONS = {"fp32": None, "bf16": mx.bfloat16, "fp16": mx.float16}
 
 
@@ -90,6 +91,7 @@ class TrainStep:
         if precision == "fp16":
             self.state["scaler"] = first_scaler()
         self._compiled: dict[tuple, Callable] = {}
+        self.traces = Traces("training step", self.state)
 
     def start(self, batch: Batch) -> None:
         """Makes the carry, shaped after a batch."""
@@ -115,7 +117,7 @@ class TrainStep:
         signature = (tuple(sorted(set(fetch))), last, phases, ds_id)
         self._join()
         known = self._compiled.get(signature)
-        compiled = known or self._make(partial(self._run, *signature))
+        compiled = known or self._make(signature)
         read = self.lookup.read(batch, self.state["carry"])
         with nullcontext() if known else restored_on_error(self.state):
             out, rows = compiled(batch, key, read, {"asked": mx.array([*asked], mx.float32)} if asked else {})
@@ -124,15 +126,11 @@ class TrainStep:
         self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}
         return out
 
-    def eager(self) -> "TrainStep":
-        """The same step on the same state, uncompiled."""
-        twin = copy(self)
-        twin.compile, twin._compiled = False, {}
-        return twin
-
-    def _make(self, run: Run) -> Run:
-        everything = [self.state, self.flat]
-        return mx.compile(run, inputs=everything, outputs=everything) if self.compile else partial(_eagerly, run)
+    def _make(self, signature: tuple) -> Run:
+        run, everything = partial(self._run, *signature), [self.state, self.flat]
+        if not self.compile:
+            return partial(eagerly, run)
+        return mx.compile(self.traces.counted(run, signature, INPUTS), inputs=everything, outputs=everything)
 
     def _leaves(self) -> Iterator[tuple[int, str, list[mx.array]]]:
         """What the state holds for every vector: its number, "parameters" or a slot or average, and the leaves."""
@@ -293,12 +291,3 @@ class TrainStep:
             state["step"] = state["step"] + 1
             state["skipped"] = state["skipped"] + (~window).astype(mx.int32)
             state["streak"] = mx.where(window, 0, state["streak"] + 1)
-
-
-def _eagerly(run: Run, *arguments: Any) -> tuple[Batch, Batch]:
-    """Runs without any mx.compile, nn.silu's and nn.gelu's own too: outside a compiled step they lack grad(jvp)."""
-    mx.disable_compile()
-    try:
-        return run(*arguments)
-    finally:
-        mx.enable_compile()

@@ -17,6 +17,7 @@ from runtime.work import Work
 from scripts.compose import compose
 from tests.traces.small import estimator
 from traces.layers import COLUMNS, LayerProfile, chrome_trace, row
+from training.tracing import eager
 
 QUICK = {"runtime.roofline.SIDES": {"cpu": 64}, "runtime.roofline.NUMBERS": {"cpu": 2**16}}
 
@@ -67,12 +68,11 @@ class Late:
         return self.step(*args)
 
 
-def test_no_time_of_the_step_is_lost(tmp_path):
+def test_no_time_of_the_step_is_lost(tmp_path, monkeypatch):
     trace = LayerProfile(repeats=2)
     trainer = estimator([trace], epochs=1)
     trainer.workspace = SimpleNamespace(folder=tmp_path)
-    eager = trainer.train_step.eager
-    trainer.train_step.eager = lambda: Late(eager())  # type: ignore[method-assign]
+    monkeypatch.setattr("traces.layers.eager", lambda step: Late(eager(step)))
     trainer.fit()
     values = trainer.summary.latest
     assert 50 < values["profile/layers/step_ms"] and 50 < values["profile/layers/uncompiled_ms"]

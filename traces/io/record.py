@@ -48,6 +48,7 @@ class MetricLogger(Trace):
             values |= {f"train/{name}": plain(data[name]) for name in names}
             values |= {"epoch": round(estimator.step / estimator.steps_per_epoch, 6)}
             values |= {"perf/steps_per_second": self.clock.rate, "perf/peak_memory_mb": mx.get_peak_memory() / 2**20}
+            values |= {"perf/traces": estimator.traced}
             self.window = {}
             estimator.log(**values)
 
