@@ -6,7 +6,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.convolution_forms import Geometry, Sizes, correlate, spread
-from models.linear import shifted
 from runtime.errors import UsageError
 
 
@@ -76,7 +75,7 @@ class Convolution(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, ...S, inputs) -> (B, ...S', outputs), S' = (S + 2 padding - dilation (kernel - 1) - 1) // stride + 1."""
         y = correlate(self.geometry(x))(x, self.weight)
-        return shifted(y, self.bias) if "bias" in self else y
+        return y + self.bias if "bias" in self else y
 
 
 class Conv1d(Convolution):
@@ -123,7 +122,7 @@ class ConvolutionTranspose(Convolution):
         geometry = self.geometry(x)
         extent = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, d, o in per_axis)
         y = spread(geometry, extent)(x, self.weight)
-        return shifted(y, self.bias) if "bias" in self else y
+        return y + self.bias if "bias" in self else y
 
 
 class ConvTranspose1d(ConvolutionTranspose):

@@ -53,34 +53,6 @@ def _(inputs, axes):
     return mx.vmap(plain, in_axes=axes)(*inputs), 0
 
 
-@mx.custom_function
-def shift(x, b):
-    """x (..., C) + b (C,), again with derivatives of its own."""
-    return mx.stop_gradient(x) + mx.stop_gradient(b)
-
-
-@shift.jvp
-def _(primals, tangents):
-    terms = [t for t in tangents if t is not None]
-    return mx.broadcast_to(sum(terms[1:], terms[0]), primals[0].shape)
-
-
-@shift.vjp
-def _(primals, cotangent, _output):
-    return cotangent, column_sums(cotangent)
-
-
-@shift.vmap
-def _(inputs, axes):
-    return mx.vmap(mx.add, in_axes=axes)(*inputs), 0
-
-
-def shifted(x: mx.array, b: mx.array) -> mx.array:
-    """x (..., C) + b (C,); on a GPU the gradient of b is a product, on a CPU the sum takes as long and fuses better."""
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    return x + b if on_cpu else cast(Callable[..., mx.array], shift)(x, b)
-
-
 class Linear(nn.Linear):
     """nn.Linear, (..., I) -> (..., O), with a faster gradient of the bias (under vmap MLX's own)."""
 

@@ -21,13 +21,12 @@ from models.layers import (
     class_embedding,
     image_shape,
 )
-from models.linear import Linear
 from runtime.errors import UsageError
 
 
-def zero_linear(inputs: int, outputs: int) -> Linear:
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer that starts at zero, so that the branch it ends starts as nothing."""
-    layer = Linear(inputs, outputs)
+    layer = nn.Linear(inputs, outputs)
     layer.weight = mx.zeros_like(layer.weight)
     layer.bias = mx.zeros_like(layer.bias)
     return layer
@@ -42,7 +41,7 @@ class Attention(nn.Module):
             raise UsageError(f"UNet: heads must divide the {channels} channels at an attention level, got {heads}.")
         self.heads = heads
         self.norm = GroupNorm(channels, groups)
-        self.qkv = Linear(channels, 3 * channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
         self.leave = zero_linear(channels, channels)
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -5,7 +5,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from models.linear import Linear, affine, column_sums, plain, shift
+from models.linear import Linear, affine, column_sums, plain
 
 
 def normal(*shape, seed=0):
@@ -102,28 +102,3 @@ def test_bfloat16():
     found, wanted = (nn.value_and_grad(m, lambda m, x: m(x).astype(mx.float32).sum())(m, x) for m in (ours, theirs))
     close(found[0], wanted[0], 1)
     assert found[1]["bias"].dtype == mx.bfloat16 and found[1]["bias"].tolist() == [64.0] * 3
-
-
-@pytest.mark.parametrize("compiled", [True, False])
-def test_a_shift_equals_an_addition_in_every_transformation(compiled):
-    x, b, dx, db = normal(2, 6, 4, seed=3), normal(4, seed=4), normal(2, 6, 4, seed=5), normal(4, seed=6)
-    many = normal(3, 2, 6, 4, seed=7)
-
-    def everything(add):
-        def loss(x, b):
-            return mx.sin(add(x, b)).sum()
-
-        def slope(x, b):
-            return mx.square(mx.jvp(lambda x: mx.sin(add(x, b)), [x], [dx])[1][0]).sum()
-
-        def run(x, b):
-            return [
-                add(x, b), *mx.grad(loss, (0, 1))(x, b), *mx.jvp(add, [x, b], [dx, db])[1],
-                *mx.jvp(lambda b: add(x, b), [b], [db])[1], *mx.grad(slope, (0, 1))(x, b),
-                mx.vmap(add, (0, None))(many, b), mx.vmap(mx.grad(loss), (0, None))(many, b),
-            ]  # fmt: skip
-
-        return (mx.compile(run) if compiled else run)(x, b)
-
-    for ours, theirs in zip(everything(shift), everything(mx.add), strict=True):
-        close(ours, theirs, 1e-4)
