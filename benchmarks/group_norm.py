@@ -1,12 +1,12 @@
 """Checks the CUDA kernels of group norm against MLX's own operations on a GPU, then times both.
 
-python benchmarks/group_norm.py [--batch 128] [--quick] [--own]
+python benchmarks/group_norm.py [--batch 128] [--quick] [--compiler own|mlx]
 
 One JSON line a size: the largest error relative to the largest entry, and median milliseconds, fused and plain, of
 values, gradient, jvp, and the gradient that MeanFlow takes beside a jvp; first_ms is the first fused call of each, with
 tracing and the kernels' compilers. Then the gradient through the jvp, checked on a small size. The last line is ALL
 PASS, or FAILED with status 1: an error above 2e-3 in float32, 3e-2 in bfloat16, 5e-3 in float16. --quick: two sizes,
-float32 and bfloat16. --own: the kernels of runtime.nvrtc instead of mx.fast.cuda_kernel's.
+float32 and bfloat16. --compiler: of the kernels, runtime.nvrtc (own) or mx.fast.cuda_kernel.
 """
 
 import argparse
@@ -157,9 +157,9 @@ def options(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--own", action="store_true")
+    parser.add_argument("--compiler", choices=["mlx", "own"], default=cuda_launch.COMPILER)
     given = parser.parse_args()
-    cuda_launch.COMPILER = "own" if given.own else cuda_launch.COMPILER
+    cuda_launch.COMPILER = given.compiler
     return given
 
 

@@ -1,6 +1,6 @@
 """Checks the CUDA kernels of modulated layer norm against MLX's own operations on a GPU, then times both.
 
-python benchmarks/modulated_norm.py [--batch 128] [--quick] [--own]
+python benchmarks/modulated_norm.py [--batch 128] [--quick] [--compiler own|mlx]
 
 Lines, verdict and options as in group_norm.py; the sizes are those of DiT-S/2, -B/2, -B/4, -L/2 and -XL/2 on latents.
 """

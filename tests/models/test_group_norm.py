@@ -196,7 +196,7 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
         seen[name] = ([part.split(" ")[-1] for part in head], scalars, options["ensure_row_contiguous"])
         return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
 
-    monkeypatch.setattr(cuda_launch, "COMPILER", "own")
+    monkeypatch.setattr(nvrtc, "library", object)
     monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
     monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
     monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
@@ -214,3 +214,22 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
     for name, (_, scalars, contiguous) in seen.items():
         assert contiguous and scalars[:6] == [16, 128, 8, 64, 64, 128]
         assert scalars[6] == (0 if name.endswith("backward") else bits(1e-6))
+
+
+def test_without_nvrtc_mlx_compiles_the_kernels(monkeypatch):
+    seen = []
+
+    def kernel(name, inputs, outputs, body, header=""):
+        def run(inputs, template, output_shapes, output_dtypes, **_):
+            seen.append(name)
+            return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
+
+        return run
+
+    monkeypatch.setattr(nvrtc, "library", lambda: None)
+    monkeypatch.setattr(mx.fast, "cuda_kernel", kernel)
+    cuda_launch.kernel.cache_clear()
+    x, row = mx.zeros((2, 4, 4, 128)), mx.zeros((2, 128))
+    group_norm_cuda.forward(x, row, row, 16, 1e-6, True)
+    cuda_launch.kernel.cache_clear()
+    assert seen == ["group_norm_forward"]
