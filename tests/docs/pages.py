@@ -140,6 +140,8 @@ def check(command: str) -> None:
         assert words[:2] == ["install", "-e"] and extras <= known, f"{command}: the extras are {', '.join(known)}"
     elif program == "bash":
         assert (ROOT / words[0]).is_file(), f"{command}: there is no {words[0]}"
+    elif program == "export":
+        assert re.fullmatch(r"MLX_\w+=\S+", words[0]) and len(words) == 1, f"{command}: not one setting of MLX"
     else:
         assert [program, *words][:2] in (["trackio", "show"], ["modal", "token"]), f"can't check: {command}"
 
