@@ -9,6 +9,7 @@ A ```text block without a comment is an example of output and isn't looked at. A
 """
 
 import argparse
+import ast
 import contextlib
 import io
 import re
@@ -30,7 +31,7 @@ FENCE = re.compile(
     r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-QUICK = ["trackio.enabled=false"]  # the dashboard has tests of its own, and takes a second of every run
+QUICK = ["trackio.enabled=false", "compile=false"]  # the dashboard takes a second of every run, a new graph several
 LINKED = ("launcher.py", "scripts", "examples", "visualizers", "benchmarks", "docs", "tests")  # what commands name
 
 
@@ -113,7 +114,8 @@ def with_settings(words: list[str], settings: list[str]) -> list[str]:
 def run(words: list[str]) -> tuple[int, str]:
     """The exit status and stderr of `python WORDS`, in this process: MLX is imported once for all commands."""
     told = io.StringIO()
-    with patch.object(sys, "argv", words), patch.object(sys, "path", [str(Path.cwd()), *sys.path]):
+    places = [str((ROOT / words[0]).parent), str(Path.cwd())]  # where Python looks first for a script's imports
+    with patch.object(sys, "argv", words), patch.object(sys, "path", [*places, *sys.path]):
         with contextlib.redirect_stderr(told):
             try:
                 runpy.run_path(words[0], run_name="__main__")
@@ -152,22 +154,32 @@ def composes(words: list[str], command: str) -> None:
     def stop(*args, **kwargs):
         raise Composed
 
-    def then_stop(work):
-        def wrapped(*args, **kwargs):
-            work(*args, **kwargs)
-            raise Composed
-
-        return wrapped
+    def then_stop(self, *args, parse=argparse.ArgumentParser.parse_args):
+        parse(self, *args)
+        raise Composed
 
     assert (ROOT / words[0]).is_file(), f"{command}: there is no {words[0]}"
+    if words[0] == "scripts/run_estimator.py":
+        return takes(Path(words[2]), [word for word in words[3:] if word.startswith("--")], command)
+    if words[0].startswith("examples/"):
+        assert len(words) == 1, f"{command}: run by itself an example takes no arguments"
+        return None
     with (
         patch.object(training.experiment, "assemble", stop),
         patch.object(training.experiment, "evaluate_run", stop),
-        patch.object(scripts.arguments, "parse", then_stop(scripts.arguments.parse)),
-        patch.object(argparse.ArgumentParser, "parse_args", then_stop(argparse.ArgumentParser.parse_args)),
+        patch.object(scripts.arguments.OmegaConf, "to_object", stop),  # the last line of `parse`
+        patch.object(argparse.ArgumentParser, "parse_args", then_stop),
     ):
         try:
             status, told = run(words)
         except Composed:
             return
     assert status == 0, f"{command}\nended with status {status}: {told}"
+
+
+def takes(file: Path, options: list[str], command: str) -> None:
+    """Raises AssertionError unless an example's get_estimator has these arguments; its data may be missing here."""
+    named = ast.walk(ast.parse(file.read_text()))
+    makers = [node for node in named if isinstance(node, ast.FunctionDef) and node.name == "get_estimator"]
+    arguments = {f"--{argument.arg}" for maker in makers for argument in maker.args.args}
+    assert makers and set(options) <= arguments, f"{command}: get_estimator takes {', '.join(sorted(arguments))}"
