@@ -22,6 +22,8 @@ def workshop(tmp_path, monkeypatch):
     pages.prepare(tmp_path)
     for module in (scripts.compose, scripts.arguments):
         monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
+    for function in (scripts.compose.compose, scripts.compose._compose):
+        monkeypatch.setattr(function, "__defaults__", (tmp_path / "configs",))
     yield tmp_path
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
