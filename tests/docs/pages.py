@@ -23,6 +23,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import scripts.arguments
+import training.checkpoint
 import training.experiment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,8 +166,8 @@ def composes(words: list[str], command: str) -> None:
         assert len(words) == 1, f"{command}: run by itself an example takes no arguments"
         return None
     with (
-        patch.object(training.experiment, "assemble", stop),
-        patch.object(training.experiment, "evaluate_run", stop),
+        patch.object(training.experiment, "build", stop),  # what assemble, and all that opens a run, begins with
+        patch.object(training.checkpoint, "find", stop),
         patch.object(scripts.arguments.OmegaConf, "to_object", stop),  # the last line of `parse`
         patch.object(argparse.ArgumentParser, "parse_args", then_stop),
     ):
