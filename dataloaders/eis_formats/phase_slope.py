@@ -13,6 +13,10 @@ from domains.eis_spectrum import FEWEST
 from runtime.errors import UsageError
 
 CLEARLY = 12.0  # degrees, mean; circuits are at 4 (median, with up to 5% noise), 32 measured spectra at most at 12
+OFF, CLOSER = (
+    5.0,
+    0.7,
+)  # the same, and its share if Z' is |Z|: none of 6,000 right circuits with up to 5% noise is there
 ALIKE = 0.6  # correlation of phase and slope that noise does not give
 TOO_SMALL = 0.05  # of the phase against the slope
 FEWEST_FOR_SIZE = 20  # points
@@ -31,11 +35,19 @@ def check_phase(frequencies: np.ndarray, z: Impedance) -> None:
     if (given := error(frequencies, z)) > CLEARLY:
         best, how = min((error(f, other), how) for how, f, other in alternatives(frequencies, z))
         if best < given / 2:
-            raise UsageError(f"the phase of Z is {given:.0f} degrees from what the slope of |Z| says, but {best:.0f} "
-                             f"{how}; needed: columns under their own names and units.")  # fmt: skip
+            raise UsageError(contradiction(given, best, how))
+    if given > OFF and (np.abs(z.imag) <= z.real).all():
+        if (best := error(frequencies, np.sqrt(z.real**2 - z.imag**2) + 1j * z.imag)) < CLOSER * given:
+            raise UsageError(contradiction(given, best, "with Z' for |Z| beside Z''"))
     if len(z) >= FEWEST_FOR_SIZE and alike > ALIKE and sizes[0] < TOO_SMALL * sizes[1]:
         raise UsageError(f"the phase of Z is {sizes[0] / sizes[1]:.1g} times what the slope of |Z| says; needed: Z' "
                          "and Z'' in one unit.")  # fmt: skip
+
+
+def contradiction(given: float, best: float, how: str) -> str:
+    """What is said of an error in degrees that is smaller with the columns taken otherwise."""
+    return (f"the phase of Z is {given:.0f} degrees from what the slope of |Z| says, but {best:.0f} {how}; needed: "
+            "columns under their own names and units.")  # fmt: skip
 
 
 def error(frequencies: np.ndarray, z: Impedance) -> float:

@@ -44,6 +44,13 @@ def test_no_circuit_is_refused_and_exchanged_columns_are():
     assert swapped > 490 and in_kohm > 480
 
 
+def test_a_modulus_under_the_name_of_the_real_part_is_found_where_phases_are_large():
+    said = [refused(f, np.abs(z) + 1j * z.imag) for f, z in spectra(300) if np.angle(z).min() < -np.pi / 3]
+    assert len(said) > 80 and np.mean(["Z' for |Z| beside" in one for one in said]) > 0.8
+    far = sum(1 for f, z in spectra(300, 0.0) if np.angle(z).min() > -np.pi / 9 and refused(f, np.abs(z) + 1j * z.imag))
+    assert far == 0  # it hardly differs from Z'
+
+
 def test_a_frequency_under_the_name_of_the_real_part_is_found():
     said = [refused(z.real, f + 1j * z.imag) for f, z in spectra(300, noise=0.0) if z.real[0] > 3 * z.real[-1]]
     assert len(said) > 100 and np.mean(["for the frequency" in one for one in said]) > 0.9
