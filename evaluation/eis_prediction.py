@@ -18,9 +18,12 @@ from domains.eis import (
     relative_residual,
     residual_norm,
 )
+from evaluation.eis_calibration import quantiles
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_oracle import flat
 from evaluation.eis_posterior import Posterior
+
+SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])  # of the posterior, below an estimate's median and ends
 
 
 @dataclass
@@ -102,13 +105,10 @@ def plain(value: Any) -> Any:
 
 def estimates_of(values: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, Estimate]:
     """Weighted quantiles of each of the values (N,)."""
-    found = {}
-    for name, value in values.items():
-        order = np.argsort(value)
-        value, weight = value[order], weights[order]
-        cut = np.interp([0.5, 0.25, 0.75, 0.05, 0.95], np.cumsum(weight) - weight / 2, value).tolist()
-        found[name] = Estimate(cut[0], (cut[1], cut[2]), (cut[3], cut[4]))
-    return found
+    if not values:
+        return {}
+    cuts = quantiles(np.stack(list(values.values()), axis=-1)[None], SHARES, weights[None])[:, 0].T.tolist()
+    return {name: Estimate(cut[2], (cut[1], cut[3]), (cut[0], cut[4])) for name, cut in zip(values, cuts, strict=True)}
 
 
 def ordered(places: np.ndarray, merge: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -13,10 +13,8 @@ from domains.eis_spectrum import FEWEST
 from runtime.errors import UsageError
 
 CLEARLY = 12.0  # degrees, mean; circuits are at 4 (median, with up to 5% noise), 32 measured spectra at most at 12
-OFF, CLOSER = (
-    5.0,
-    0.7,
-)  # the same, and its share if Z' is |Z|: none of 6,000 right circuits with up to 5% noise is there
+# the same, and its share with Z' taken for |Z|, from which on it is: none of 6,000 right circuits with up to 5% noise
+OFF, CLOSER = 5.0, 0.7
 ALIKE = 0.6  # correlation of phase and slope that noise does not give
 TOO_SMALL = 0.05  # of the phase against the slope
 FEWEST_FOR_SIZE = 20  # points
