@@ -2,6 +2,10 @@
 
 import numpy as np
 
+FOLDS = 10  # parts of the draws of which one says how likely what the others name is
+RANKS = 10  # groups that are looked at, at least
+FEW = 50  # independent draws below which parts say nothing
+
 
 def calibration_error(stated: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: mean over rows of |mean stated probability - share right| of their bin.
@@ -17,6 +21,34 @@ def calibration_error(stated: np.ndarray, right: np.ndarray, bins: int = 15) -> 
 def calibration_floor(stated: np.ndarray, rng: np.random.Generator, bins: int = 15, draws: int = 200) -> float:
     """What `calibration_error` is on average where `stated` (N,) is perfectly calibrated: chance alone, above 0."""
     return float(np.mean([calibration_error(stated, rng.random(len(stated)) < stated, bins) for _ in range(draws)]))
+
+
+def likeliest(
+    group: np.ndarray, weights: np.ndarray, count: int, origin: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The groups (K,) that hold most of the weights (N,), K <= count, and how likely each of them is, (K,) descending.
+
+    group (N,): numbers from 0 of weighted draws; origin (N,): the draw that each is a copy of, where some are copies.
+    The largest of many uncertain shares is too large: with 200 draws of 60 equally likely groups .041 instead of .017.
+    What the group of rank k among all but one of FOLDS parts of the draws holds in that part is not, but uncertain. So
+    the shares are drawn together about their mean by the factor that explains those best: .022 in place of .041. Draws
+    worth fewer than FEW independent ones have their plain shares.
+    """
+    weights = weights / weights.sum()
+    size = int(group.max()) + 1
+    whole = np.bincount(group, weights, size)
+    best = np.argsort(-whole, kind="stable")[: max(count, RANKS)]
+    shares = whole[best]
+    origin = np.arange(len(group)) if origin is None else origin
+    away = shares - shares.mean()
+    if (np.bincount(origin, weights) ** 2).sum() * FEW > 1 or away @ away < 1e-12:
+        return best[:count], shares[:count]
+    parts = np.bincount(origin % FOLDS * size + group, weights, FOLDS * size).reshape(FOLDS, size)
+    others = np.round(whole - parts, 12)  # rounding must not decide between equal ones: it knows the part
+    named = np.argsort(-others, axis=1, kind="stable")[:, : len(best)]
+    held = np.take_along_axis(parts, named, axis=1).sum(axis=0)
+    factor = np.clip(away @ held / (away @ away), 0, 1)
+    return best[:count], np.maximum(held.mean() + factor * away, 0)[:count]
 
 
 def quantiles(samples: np.ndarray, shares: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

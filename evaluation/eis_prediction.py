@@ -18,7 +18,7 @@ from domains.eis import (
     relative_residual,
     residual_norm,
 )
-from evaluation.eis_calibration import quantiles
+from evaluation.eis_calibration import likeliest, quantiles
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_oracle import flat
 from evaluation.eis_posterior import Posterior
@@ -29,7 +29,6 @@ SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])  # of the posterior, below an e
 @dataclass
 class Circuit:
     """One candidate: values in ohm and farad with "Rs", probability of its grid cell (and its twin's, where merged).
-
     network_probability: by the network alone. residual: mean |dZ| in ohm to the spectrum, relative: its log10 over mean
     |Z|; predicted_relative: what the network says of that. All three are None without a spectrum.
     """
@@ -136,17 +135,22 @@ def summarise(
     places, cells = ordered(posterior.places, merge)
     found, member = np.unique(flat(cells), return_inverse=True)
     probability = np.bincount(member, weights)
+    if posterior.effective is None:  # enumerated, not drawn
+        best = np.argsort(-probability, kind="stable")[:top_k]
+        stated = probability[best]
+    else:
+        best, stated = likeliest(member, weights, top_k)
     before = shares(own, own_weights, merge)
     circuits, kept = [], []
-    for i in np.argsort(-probability, kind="stable")[:top_k]:
+    for i, share in zip(best, stated, strict=True):
         rows = np.flatnonzero((member == i) & (weights > 0))
         if not len(rows):
             break
-        best = rows[np.argmin(posterior.misfit[rows])]
-        values = dict(zip(NAMES, from_places(places[best]).tolist(), strict=True)) | known
-        z = problem.impedance(places[best]) + posterior.rs[best]
-        kept.append(places[best])
-        circuits.append(Circuit(values | {"Rs": float(posterior.rs[best])}, float(probability[i]),
+        fits = rows[np.argmin(posterior.misfit[rows])]
+        values = dict(zip(NAMES, from_places(places[fits]).tolist(), strict=True)) | known
+        z = problem.impedance(places[fits]) + posterior.rs[fits]
+        kept.append(places[fits])
+        circuits.append(Circuit(values | {"Rs": float(posterior.rs[fits])}, float(share),
                                 before.get(int(found[i]), 0.0), float(residual_norm(z, observed)),
                                 float(relative_residual(z, observed))))  # fmt: skip
     parameters = from_places(posterior.places)

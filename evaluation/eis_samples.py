@@ -24,6 +24,7 @@ from evaluation.eis_calibration import (
     calibration_floor,
     chi_square,
     coverage,
+    likeliest,
     quantiles,
     rank_histogram,
     ranks,
@@ -73,13 +74,14 @@ def near_the_truth(observed: Observed, count: int, rng: np.random.Generator) -> 
 
 def exact_draws(
     observed: Observed, places: np.ndarray, log_q: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
     """Places (N, count, 5) of the exact posterior, by evaluation.eis_posterior from draws (N, S, 5); noise level known.
 
-    log_q (N, S): ln of the draws' density in nats per cell width. Also the effective sizes (N,) and what `densities`
-    gives, by Bayes' rule.
+    log_q (N, S): ln of the draws' density in nats per cell width. Also which weighted circuit each is (N, count), the
+    effective sizes (N,) and what `densities` gives, by Bayes' rule.
     """
     found, effective, log_p = np.empty((len(places), count, 5)), *np.empty((2, len(places)))
+    origin = np.empty((len(places), count), np.int64)
     repeats = 1000 if observed.rs else 1  # draws of the series resistance
     levels = (observed.level, observed.level)
     for row, z in enumerate(observed.z):
@@ -88,12 +90,13 @@ def exact_draws(
         posterior = infer(problem, places[row], log_q[row], 2 * count, rng)
         ends = np.cumsum(posterior.weights)
         at = np.searchsorted(ends, (np.arange(count) + rng.random()) / count * ends[-1])
-        found[row], effective[row] = posterior.places[np.minimum(at, len(ends) - 1)], posterior.effective
+        origin[row] = np.minimum(at, len(ends) - 1)
+        found[row], effective[row] = posterior.places[origin[row]], posterior.effective
         truth = weighed(problem, np.tile(observed.places[row], (repeats, 1)), np.zeros(repeats), rng).log_weight
         log_p[row] = np.logaddexp.reduce(truth) - np.log(repeats) - posterior.log_evidence
     twins = rng.random((len(places), count, 1)) < 0.5  # a circuit that is found stands for its twin, equally likely
     exact = {"nll": float(-log_p.mean()), "merged_nll": float(-log_p.mean() - np.log(2))}
-    return np.where(twins, found[..., SWAP], found), effective, exact
+    return np.where(twins, found[..., SWAP], found), origin, effective, exact
 
 
 def densities(model: Any, observed: Observed, size: int = 512) -> dict[str, float]:
@@ -107,11 +110,14 @@ def densities(model: Any, observed: Observed, size: int = 512) -> dict[str, floa
     return {"nll": float(-log_p[:, 0].mean()), "merged_nll": float(-np.logaddexp(*log_p.T).mean())}
 
 
-def likeliest_cells(places: np.ndarray, weights: np.ndarray | None, merge: bool) -> tuple[np.ndarray, ...]:
+def likeliest_cells(
+    places: np.ndarray, weights: np.ndarray | None, merge: bool, origin: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
     """Grid cells (N, 10, 5) that most draws (N, S, 5) fall into, their shares (N, 10), and a draw in each (N, 10, 5).
 
-    merge: swapped twins count as one. The draw is the cell's likeliest by weight, else its first; where there are
-    fewer cells than ten, the first is named again with share 0.
+    merge: swapped twins count as one. origin (N, S) and the shares: see evaluation.eis_calibration.likeliest. The draw
+    is the cell's likeliest by weight, else its first; where there are fewer cells than ten, the first is named again
+    with share 0.
     """
     cells = cells_of(places)
     numbers = flat(canonical_indices(cells) if merge else cells)
@@ -121,9 +127,8 @@ def likeliest_cells(places: np.ndarray, weights: np.ndarray | None, merge: bool)
         mass = np.full(len(own), 1 / len(own)) if weights is None else weights[row] / weights[row].sum()
         order = np.argsort(-mass, kind="stable")
         found, first, group = np.unique(own[order], return_index=True, return_inverse=True)
-        total = np.bincount(group, mass[order])
-        best = np.argsort(-total, kind="stable")[:BEST]
-        shares[row, : len(best)] = total[best]
+        best, share = likeliest(group, mass[order], BEST, None if origin is None else origin[row, order])
+        shares[row, : len(best)] = share
         best = np.concatenate([best, np.full(BEST - len(best), best[0])])
         named[row], example[row] = found[best], places[row, order[first[best]]]
     return np.stack(np.unravel_index(named, (POINTS,) * 5), axis=-1), shares, example
@@ -137,10 +142,15 @@ def quantities(parameters: np.ndarray, topology: str) -> dict[str, np.ndarray]:
 
 
 def posterior_scores(
-    observed: Observed, places: np.ndarray, weights: np.ndarray | None = None, bins: int = 20
+    observed: Observed,
+    places: np.ndarray,
+    weights: np.ndarray | None = None,
+    bins: int = 20,
+    origin: np.ndarray | None = None,
 ) -> dict[str, float]:
     """What draws (N, S, 5) with weights (N, S) say of the truths; twins are one circuit, in canonical order.
 
+    origin (N, S): which draw each is a copy of, where some are copies.
     top1, top5, top10, ece, ece_floor: of the cells, with "merged_" twins added up; residual, residual_best10: mean
     |dZ| / |Z| of a draw in the likeliest cell, and the best of the ten likeliest; for each parameter and invariant
     coverage50, coverage90 (central intervals), sbc (chi-square of the ranks' histogram) and sbc_chance (of a larger
@@ -148,7 +158,7 @@ def posterior_scores(
     """
     found = {}
     for name, merge, truths in (("", False, observed.cells), ("merged_", True, canonical_indices(observed.cells))):
-        cells, shares, example = likeliest_cells(places, weights, merge)
+        cells, shares, example = likeliest_cells(places, weights, merge, origin)
         right = hits(cells, truths, 1)
         found |= {f"{name}top{k}": float(hits(cells, truths, k).mean()) for k in TOP}
         found[f"{name}ece"] = calibration_error(shares[:, 0], right)

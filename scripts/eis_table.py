@@ -136,9 +136,10 @@ def fit_scores(observed: Observed, found: np.ndarray) -> Scores:
 
 def sampled(observed: Observed, places: np.ndarray, log_q: np.ndarray, count: int, rng: np.random.Generator) -> Scores:
     """The scores of draws weighed by the exact likelihood, with their effective sizes' quantiles."""
-    weighted, effective, exact = exact_draws(observed, places, log_q, count, rng)
+    weighted, origin, effective, exact = exact_draws(observed, places, log_q, count, rng)
     low, middle = np.quantile(effective, [0.01, 0.5])
-    return exact | posterior_scores(observed, weighted) | {"effective_1%": float(low), "effective_50%": float(middle)}
+    found = posterior_scores(observed, weighted, origin=origin)
+    return exact | found | {"effective_1%": float(low), "effective_50%": float(middle)}
 
 
 def summary(scores: Scores, fit: Scores) -> Scores:

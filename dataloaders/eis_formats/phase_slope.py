@@ -35,7 +35,8 @@ def check_phase(frequencies: np.ndarray, z: Impedance) -> None:
         if best < given / 2:
             raise UsageError(contradiction(given, best, how))
     if given > OFF and (np.abs(z.imag) <= z.real).all():
-        if (best := error(frequencies, np.sqrt(z.real**2 - z.imag**2) + 1j * z.imag)) < CLOSER * given:
+        parts = np.stack([np.sqrt(z.real**2 - z.imag**2), z.imag], axis=-1)
+        if (best := error(frequencies, parts.view(np.complex128)[:, 0])) < CLOSER * given:
             raise UsageError(contradiction(given, best, "with Z' for |Z| beside Z''"))
     if len(z) >= FEWEST_FOR_SIZE and alike > ALIKE and sizes[0] < TOO_SMALL * sizes[1]:
         raise UsageError(f"the phase of Z is {sizes[0] / sizes[1]:.1g} times what the slope of |Z| says; needed: Z' "

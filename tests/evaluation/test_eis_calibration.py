@@ -83,3 +83,32 @@ def test_weighted_quantiles_by_hand():
     np.testing.assert_array_equal(found[:, 0], [1, 1, 3, 3, 4, 4])
     equal = calibration.quantiles(samples, np.array([0.5]), np.ones((1, 4)))
     np.testing.assert_array_equal(equal, [[2.0]])
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("spread", [None, 0.3])
+def test_the_likeliest_group_is_about_as_likely_as_is_said_though_it_was_chosen_for_its_share(spread, copies):
+    """The plain share of the largest of 60 is .03 too large, of chances from a Dirichlet distribution .01."""
+    rng = np.random.default_rng(0)
+    gap, plain = [], []
+    for _ in range(400):
+        chances = np.full(60, 1 / 60) if spread is None else rng.dirichlet(np.full(60, spread))
+        drawn = rng.choice(60, 200, p=chances)
+        origin = np.repeat(np.arange(200), copies)
+        best, stated = calibration.likeliest(drawn[origin], np.full(len(origin), 0.5), 10, origin)
+        assert (np.diff(stated) <= 1e-12).all() and best[0] == np.bincount(drawn, minlength=60).argmax()
+        gap.append(stated[0] - chances[best[0]])
+        plain.append((drawn == best[0]).mean() - chances[best[0]])
+    assert np.mean(plain) > 0.009 and abs(np.mean(gap)) < 0.55 * np.mean(plain)
+    assert np.square(gap).mean() < np.square(plain).mean()
+
+
+def test_shares_add_up_and_few_draws_have_their_plain_ones():
+    rng = np.random.default_rng(0)
+    group, weights = rng.integers(0, 7, 300), rng.random(300)
+    best, stated = calibration.likeliest(group, weights, 10)
+    assert sorted(best) == list(range(7)) and stated.sum() == pytest.approx(1)
+    best, stated = calibration.likeliest(np.array([0, 1, 1, 2]), np.array([1.0, 2, 3, 2]), 2)
+    np.testing.assert_allclose(stated, [5 / 8, 2 / 8])
+    np.testing.assert_array_equal(best, [1, 2])
+    assert calibration.likeliest(np.zeros(200, int), np.ones(200), 3)[1] == pytest.approx([1.0])

@@ -129,11 +129,13 @@ def measured(truths, topology, level, points, rs=0.0, seed=0):
 def test_the_exact_posterior_is_calibrated_and_holds_both_twins(topology, rs):
     truths = np.random.default_rng(1).uniform(-0.5, 11.5, (80, 5))
     own, rng = measured(truths, topology, 0.02, 12, rs)
-    places, effective, exact = eis_samples.exact_draws(own, *eis_samples.near_the_truth(own, 100, rng), 100, rng)
+    near = eis_samples.near_the_truth(own, 100, rng)
+    places, origin, effective, _ = eis_samples.exact_draws(own, *near, 100, rng)
     assert places.shape == (80, 100, 5) and np.median(effective) > 50
     twin = (canonical(from_places(places)) == from_places(places)).all(axis=-1).mean()
     assert twin == pytest.approx(0.5, abs=0.03)
-    found = eis_samples.posterior_scores(own, places, bins=8)
+    assert origin.shape == (80, 100) and (np.diff(origin) >= 0).all()
+    found = eis_samples.posterior_scores(own, places, bins=8, origin=origin)
     covered = [value for name, value in found.items() if name.startswith("coverage90")]
     chances = [value for name, value in found.items() if name.startswith("sbc_chance")]
     assert min(covered) > 0.75 and np.mean(covered) == pytest.approx(0.9, abs=0.05) and min(chances) > 1e-3
