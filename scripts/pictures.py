@@ -116,9 +116,18 @@ def draw_neighbours(run: Run, samples: np.ndarray, path: str) -> Path:
 
 
 def draw_trajectories(
-    run: Run, noise: np.ndarray, labels: dict[str, np.ndarray], path: str, jumps: list[float] | None = None
+    run: Run,
+    noise: np.ndarray,
+    labels: dict[str, np.ndarray],
+    path: str,
+    jumps: list[float] | None = None,
+    film: bool | None = None,
 ) -> Path:
-    """The way from noise to samples, through the times `jumps` or the solver's own, as GIF or PNG by the suffix."""
+    """The way from noise to samples, through the times `jumps` or the solver's own; film: moving, else one picture.
+
+    None: moving where the suffix is .gif or .mp4. Of a film a .png shows frames side by side.
+    """
+    film = path.endswith((".gif", ".mp4")) if film is None else film
     plane = noise.ndim == 2
     count = PARTICLES if plane else MOVING
     given: dict[str, Any] = {name: mx.array(values[:count]) for name, values in labels.items()}
@@ -127,14 +136,13 @@ def draw_trajectories(
     times = np.array(jumps) if jumps else np.linspace(0, 1, FRAMES + 1) if adaptive else run.solver.times()
     field = run.objective.field(run.model, run.solver, **given)
     paths = np.array(run.solver.solve(field, mx.array(noise[:count]), times, path=True).astype(mx.float32))
-    animated = path.endswith(".gif")
     if plane:
         from visualizers.trajectories import animate_paths, plot_paths
 
-        return animate_paths(paths, times, path) if animated else plot_paths(paths, times, path)
+        return animate_paths(paths, times, path) if film else plot_paths(paths, times, path)
     from visualizers.grids import save_denoising, save_strip
 
-    return save_denoising(paths, path) if animated else save_strip(paths, path)
+    return save_denoising(paths, path) if film else save_strip(paths, path)
 
 
 def draw_field(run: Run, label: Any, path: str) -> Path:

@@ -22,7 +22,7 @@ usage: python scripts/sample.py checkpoint=outputs/first [key=value ...]
   picture=samples.png    points beside data, or a grid of images, a row a class where there are classes
   comparison=steps.png   one step, several (steps=, or 4) and an ODE solver on the same network, from the same noise
   neighbours=near.png    images beside the training images nearest in pixels
-  trajectories=flow.gif  from noise to samples; also .png
+  trajectories=flow.gif  from noise to samples; also .mp4 (needs the extra `video`) and .png
   field=field.png        velocities over the plane
   device=auto            auto, gpu or cpu
 """
@@ -83,7 +83,7 @@ def work(arguments: list[str]) -> None:
     ends_in((".npz",), out=given.out)
     ends_in((".png",), picture=given.picture, field=given.field, comparison=given.comparison,
             neighbours=given.neighbours)  # fmt: skip
-    ends_in((".gif", ".png"), trajectories=given.trajectories)
+    ends_in((".gif", ".mp4", ".png"), trajectories=given.trajectories)
     jumps, label = jumps_of(given.jumps), label_of(given.label)
     if given.steps is not None:
         if jumps:

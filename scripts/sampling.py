@@ -58,12 +58,17 @@ def opened(path: str, ema: bool | float, solver: str | None, changes: dict[str, 
         run.objective = build(run.config.loss, plugins=plugins, **asked)
     if guidance is not None and not run.config.loss.get("label_dropout"):
         print("note: trained without label_dropout, so guidance has no 'no class' to lead from.", file=sys.stderr)
+    check_samples(run)
+    return run
+
+
+def check_samples(run: Run) -> None:
+    """Raises UsageError for a run without samples, and for one whose samples need conditions other than labels."""
     kind = type(run.objective)
     if kind.sample is Objective.sample and kind.velocity is Objective.velocity:
         raise UsageError(f"{kind.__name__} is not a generative objective: its runs have no samples.")
     if unknown := set(run.objective.conditions) - {"label", "augment"}:  # without "augment": as if not augmented
         raise UsageError(f"this model is conditioned on {', '.join(sorted(unknown))}; only label can be given here.")
-    return run
 
 
 def jumps_of(text: str | None) -> list[float] | None:

@@ -11,9 +11,10 @@ from dataloaders.puzzle_files import Split, write
 from domains import maze
 from domains.sudoku import tokens
 from domains.sudoku_generator import generated
-from scripts import build_arc, visualize
+from scripts import build_arc
 from scripts.compose import compose, groups, options
 from tests.test_launcher import PUZZLES, TINY
+from visualizers import render
 
 SMALL = ["loss=act", "loss.steps=2", "model.hidden=16", "model.heads=2", "model.prefix=1", "batch_size=4"]
 LONG = ["model.high=1", "model.low=1", "model.layers=1", "batch_size=2"]  # for 900 tokens
@@ -100,5 +101,5 @@ def test_pictures_are_drawn_with_the_judgement(data):
     summary = launcher.train(compose(overrides), data / "t", overrides)
     assert {path.suffix for path in (data / "t" / "samples").iterdir()} == {".png", ".gif"}
     assert str(summary.latest["samples/0"]).endswith(".png")
-    assert visualize.main([f"checkpoint={data / 't'}", "device=cpu"]) == 0
+    assert render.main([f"run={data / 't'}", "device=cpu"]) == 0
     assert {path.name for path in (data / "t" / "pictures").iterdir()} >= {"puzzles.png", "puzzles.gif"}

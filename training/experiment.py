@@ -101,9 +101,13 @@ def load_run(path: str | Path, ema: float | bool = True, data: bool = True) -> R
     ema: True for the first average kept, a decay, or False for the plain weights. data: False leaves the data set
     unread (`pipeline` is then None). Everything but the data comes from the file alone.
     """
-    file, meta, config, learns = open_learner(path, ema)
+    return as_run(*open_learner(path, ema), data)
+
+
+def as_run(file: Path, meta: dict[str, Any], config: DictConfig, learns: Learner, data: bool = True) -> Run:
+    """What `open_learner` gives as a run, with its solver and, if `data`, its data set."""
     plugins = tuple(config.plugins)
-    solver = build(config.solver, plugins=plugins)
+    solver: Any = build(config.solver, plugins=plugins)
     pipeline = build(config.dataloaders, plugins=plugins) if data else None
     folder = file.parent.parent
     return Run(config, learns.model, learns.objective, pipeline, solver, folder, meta["step"], meta, learns.models)

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from runtime.errors import UsageError
+
 INK, DATA, SAMPLES = "#333333", "#8c8c8c", "#1f6fb4"  # text; data in gray, samples in blue, in every picture
+STILLS = 6  # frames of a film that a PNG shows side by side
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplot: Any) -> tuple[Any, Any]:
@@ -62,3 +65,50 @@ def save_gif(frames: list, path: Path | str, milliseconds: int = 80, hold: int =
     return write(
         path, lambda temporary: first.save(temporary, save_all=True, append_images=rest, duration=times, loop=0)
     )
+
+
+def save_film(frames: list, path: Path | str, milliseconds: int = 80, hold: int = 1_000) -> Path:
+    """Writes PIL images of one size by the path's suffix: .gif, .mp4, or .png, up to `STILLS` of them side by side."""
+    suffix = Path(path).suffix
+    if suffix == ".gif":
+        return save_gif(frames, path, milliseconds, hold)
+    if suffix == ".mp4":
+        return save_mp4(frames, path, milliseconds, hold)
+    if suffix != ".png":
+        raise UsageError(f"what moves is written as .gif, .mp4 or .png (side by side), got {str(path)!r}.")
+    from PIL import Image
+
+    picked = np.unique(np.linspace(0, len(frames) - 1, min(STILLS, len(frames))).round().astype(int))
+    page = Image.fromarray(np.concatenate([np.asarray(frames[index]) for index in picked], axis=1))
+    return write(path, page.save)
+
+
+def save_mp4(frames: list, path: Path | str, milliseconds: int, hold: int) -> Path:
+    """Writes PIL images as an MP4 (H.264), sides made even by white; the last frame stays for `hold` milliseconds.
+
+    Raises UsageError where imageio-ffmpeg, which brings ffmpeg, is not installed.
+    """
+    try:
+        from imageio_ffmpeg import write_frames
+    except ImportError as error:
+        raise UsageError("MP4 needs ffmpeg, which pip install 'mlx-lab[video]' brings; or take format=gif.") from error
+    pixels = [np.asarray(frame.convert("RGB")) for frame in frames]
+    height, width = pixels[0].shape[:2]
+    edge = ((0, height % 2), (0, width % 2), (0, 0))  # its colours are stored for squares of 2 x 2 pixels
+    even = [np.ascontiguousarray(np.pad(image, edge, constant_values=255)) for image in pixels]
+    size = (width + width % 2, height + height % 2)
+
+    def save(temporary: Path) -> None:
+        film = write_frames(
+            str(temporary),
+            size,
+            fps=1_000 / milliseconds,  # pyright: ignore[reportArgumentType]  # ffmpeg takes fractions
+            quality=8,
+            macro_block_size=1,
+        )
+        film.send(None)  # a generator that takes frames once it has started
+        for image in [*even, *(even[-1:] * round(hold / milliseconds - 1))]:
+            film.send(image)
+        film.close()
+
+    return write(path, save)

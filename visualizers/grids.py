@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import UsageError
-from visualizers.canvas import save_gif, write
+from visualizers.canvas import save_film, write
 
 GAP, PAPER = 2, 255  # pixels between images, and their white
 
@@ -78,8 +78,8 @@ def save_strip(paths: np.ndarray, path: Path | str, shown: int = 8, columns: int
 
 
 def save_denoising(paths: np.ndarray, path: Path | str, shown: int = 16, frames: int = 40) -> Path:
-    """Denoising (T, n, H, W, C) as a GIF of a grid of the first `shown` images."""
+    """Denoising (T, n, H, W, C) as a film of a grid of the first `shown` images."""
     paths = np.asarray(paths)[:, :shown]
     picked = np.unique(np.linspace(0, len(paths) - 1, min(frames, len(paths))).round().astype(int))
     columns, zoom = int(np.ceil(np.sqrt(paths.shape[1]))), zoom_for(*paths.shape[2:4])
-    return save_gif([_image(tile(paths[index], columns, zoom)) for index in picked], path)
+    return save_film([_image(tile(paths[index], columns, zoom)) for index in picked], path)

@@ -31,16 +31,21 @@ class PuzzlePicture:
 
     def __call__(self, run: Run, folder: Path | str, name: str = "puzzles") -> list[Path]:
         """The files written; none where nothing is held out."""
+        found = self.answers(run)
+        return drawn(*found, Path(folder) / name, self.moving) if found else []
+
+    def answers(self, run: Run) -> tuple[str, np.ndarray, np.ndarray, np.ndarray] | None:
+        """The kind of held-out puzzles, x (N, S), answers (T, N, S) and labels (N, S); None without held-out ones."""
         source = run.pipeline.sources.get("eval", ())
         if not len(source):
-            return []
+            return None
         rows = np.linspace(0, len(source) - 1, min(self.puzzles, len(source))).round().astype(int)
         batch = source.take(rows, np.random.default_rng(0))
         objective: Any = run.objective
         given = {key: mx.array(value) for key, value in batch.items()}
         answers = np.stack([np.array(found) for found, _ in objective.rollout(run.model, given)])
         kind = self.kind or kind_of(run.pipeline.shape[0], run.pipeline.classes)
-        return drawn(kind, batch["x"], answers, batch["label"], Path(folder) / name, self.moving)
+        return kind, batch["x"], answers, batch["label"]
 
 
 def kind_of(length: int, vocabulary: int) -> str:
@@ -57,16 +62,33 @@ def kind_of(length: int, vocabulary: int) -> str:
 def drawn(kind: str, x: np.ndarray, answers: np.ndarray, label: np.ndarray, path: Path, moving: int = 4) -> list[Path]:
     """Puzzles x (N, S), answers (T, N, S) after every step and labels (N, S), all tokens, as `path`.png and .gif."""
     still, film = path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.gif")
+    files = [draw_answers(kind, x, answers, label, still)]
+    return [*files, animate(kind, x, answers, label, film, moving)] if moving else files
+
+
+def draw_answers(kind: str, x: np.ndarray, answers: np.ndarray, label: np.ndarray, path: Path) -> Path:
+    """The last answers as a picture; arrays as for `drawn`."""
     if kind == "sudoku":
-        grids, found, right = (np.maximum(tokens, 1).astype(np.uint8) - 1 for tokens in (x, answers, label))
-        files = [save_sudokus(grids, found[-1], right, still)]
-        return [*files, animate_sudokus(grids[:moving], found[:, :moving], right[:moving], film)] if moving else files
+        grids, found, right = digits(x, answers[-1], label)
+        return save_sudokus(grids, found, right, path)
     if kind == "maze":
-        wrong = (answers != label) & (label != IGNORED)
-        shown = images(answers, kind, wrong)
-        files = [save_grid(shown[-1], still)]
-    else:
-        shown = images(np.where(label == IGNORED, IGNORED, answers), kind)
-        beside = np.stack([images(x, kind), shown[-1], images(label, kind)], axis=1)
-        files = [save_grid(beside.reshape(-1, *beside.shape[2:]), still, columns=3)]
-    return [*files, save_denoising(shown, film, moving)] if moving else files
+        return save_grid(images(answers[-1], kind, (answers[-1] != label) & (label != IGNORED)), path)
+    shown = images(np.where(label == IGNORED, IGNORED, answers[-1]), kind)
+    beside = np.stack([images(x, kind), shown, images(label, kind)], axis=1)
+    return save_grid(beside.reshape(-1, *beside.shape[2:]), path, columns=3)
+
+
+def animate(kind: str, x: np.ndarray, answers: np.ndarray, label: np.ndarray, path: Path, moving: int = 4) -> Path:
+    """How the answers to the first `moving` puzzles come about, as a film; arrays as for `drawn`."""
+    x, answers, label = x[:moving], answers[:, :moving], label[:moving]
+    if kind == "sudoku":
+        grids, found, right = digits(x, answers, label)
+        return animate_sudokus(grids, found, right, path)
+    wrong = (answers != label) & (label != IGNORED) if kind == "maze" else None
+    seen = answers if kind == "maze" else np.where(label == IGNORED, IGNORED, answers)
+    return save_denoising(images(seen, kind, wrong), path, moving)
+
+
+def digits(*tokens: np.ndarray) -> list[np.ndarray]:
+    """Tokens of Sudokus as digits, 0 for a blank."""
+    return [np.maximum(part, 1).astype(np.uint8) - 1 for part in tokens]

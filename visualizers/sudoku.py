@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from domains.sudoku_solver import box_of, side_of
-from visualizers.canvas import INK, SAMPLES, figure_image, new_figure, save_figure, save_gif
+from visualizers.canvas import INK, SAMPLES, figure_image, new_figure, save_figure, save_film
 
 WRONG = "#d62728"
 INCHES = {4: 1.2, 6: 1.6, 9: 2.2}  # of a grid, by its side
@@ -56,7 +56,7 @@ def save_sudokus(
 
 
 def animate_sudokus(puzzles: np.ndarray, answers: np.ndarray, solutions: np.ndarray, path: Path | str) -> Path:
-    """How puzzles (N, S) uint8 are solved, as a GIF: the clues, then answers (T, N, S) after each supervision step."""
+    """How puzzles (N, S) uint8 are solved, as a film: the clues, then answers (T, N, S) after each supervision step."""
     figure, axes = _page(len(puzzles), side_of(puzzles.shape[1]))
     frames = []
     for step, now in enumerate([np.zeros_like(puzzles), *answers]):
@@ -65,4 +65,4 @@ def animate_sudokus(puzzles: np.ndarray, answers: np.ndarray, solutions: np.ndar
             title = "" if step == 0 else f"step {step}{', solved' if right else ''}"
             draw(axis, puzzles[index], now[index], solutions[index], title)
         frames.append(figure_image(figure))
-    return save_gif(frames, path, milliseconds=500, hold=3_000)
+    return save_film(frames, path, milliseconds=500, hold=3_000)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import UsageError
-from visualizers.canvas import DATA, INK, SAMPLES, figure_image, new_figure, save_figure, save_gif
+from visualizers.canvas import DATA, INK, SAMPLES, figure_image, new_figure, save_figure, save_film
 from visualizers.points import check_plane, frame, limits, scatter
 
 
@@ -34,7 +34,7 @@ def plot_paths(paths: np.ndarray, times: np.ndarray, path: Path | str, shown: in
 def animate_paths(
     paths: np.ndarray, times: np.ndarray, path: Path | str, data: np.ndarray | None = None, frames: int = 40
 ) -> Path:
-    """The particles (T, n, 2) moving through times (T,), as GIF with at most `frames` frames; data (m, 2) behind."""
+    """The particles (T, n, 2) moving through times (T,), as a film of at most `frames` frames; data (m, 2) behind."""
     paths, times = _check(paths, times)
     figure, axes = new_figure(4.4, 4.6)
     axis = axes[0, 0]
@@ -48,4 +48,4 @@ def animate_paths(
         dots.set_offsets(paths[index])
         axis.set_title(f"t = {times[index]:.2f}")
         images.append(figure_image(figure))
-    return save_gif(images, path)
+    return save_film(images, path)

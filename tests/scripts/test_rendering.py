@@ -11,11 +11,14 @@ from PIL import Image
 from trackio.sqlite_storage import SQLiteStorage
 
 import launcher
-from scripts import evaluate, pictures, sample, visualize
+from runtime.errors import UsageError
+from scripts import compress, evaluate, pictures, rendering, sample
 from scripts.compose import compose
 from scripts.sampling import jumps_of, label_of
 from solvers.average import Average
 from training.experiment import load_run
+from visualizers import render
+from visualizers.curves import as_series
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -113,7 +116,7 @@ def test_compared_samplers_start_from_one_noise_and_the_ode_is_the_networks_own(
 def test_everything_is_drawn_for_every_run(points, images, tmp_path, quick):
     both = {"samples.png", "comparison.png", "denoising.gif", "curves.png"}
     for run, own in ((points, {"paths.png", "field.png", "jumps.png"}), (images, {"neighbours.png"})):
-        assert visualize.main([f"checkpoint={run}", f"out={tmp_path / run.name}", "device=cpu"]) == 0
+        assert render.main([f"run={run}", f"out={tmp_path / run.name}", "device=cpu"]) == 0
         assert {path.name for path in (tmp_path / run.name).iterdir()} == both | own
         with Image.open(tmp_path / run.name / "denoising.gif") as film:
             assert film.n_frames == 4  # type: ignore[attr-defined]
@@ -121,15 +124,15 @@ def test_everything_is_drawn_for_every_run(points, images, tmp_path, quick):
 
 def test_vis_all_visits_every_run_and_passes_over_what_has_no_pictures(tmp_path):
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "$@" | sed "s|.*checkpoint=||"\ncase "$2" in *bad) exit 2;; esac\n')
+    python.write_text('#!/bin/sh\necho "$@" | sed "s|.*run=||"\ncase "$2" in *bad) exit 2;; esac\n')
     python.chmod(0o755)
     for run in ("good", "bad", "sweep/0", "unsaved"):
         (tmp_path / "outputs" / run / "checkpoints").mkdir(parents=True)
         if run != "unsaved":
             (tmp_path / "outputs" / run / "checkpoints" / "step_1.safetensors").write_text("")
 
-    def visited(folder):
-        command = [ROOT / "visualizers" / "vis_all.sh", folder, "seed=3"]
+    def visited(*folders):
+        command = [ROOT / "visualizers" / "vis_all.sh", *folders, "seed=3"]
         return subprocess.run(
             command, capture_output=True, text=True, env={"PYTHON": str(python), "PATH": "/usr/bin:/bin"}
         )
@@ -139,6 +142,11 @@ def test_vis_all_visits_every_run_and_passes_over_what_has_no_pictures(tmp_path)
     lines = [line for line in done.stdout.splitlines() if line.endswith("seed=3")]
     assert lines == [f"{tmp_path}/outputs/{run} seed=3" for run in ("bad", "good", "sweep/0")]
     assert visited(tmp_path / "outputs" / "bad").returncode == 1
+    several = visited(
+        tmp_path / "outputs" / "sweep" / "0", tmp_path / "outputs" / "good", tmp_path / "outputs" / "good"
+    )
+    lines = [line for line in several.stdout.splitlines() if line.endswith("seed=3")]
+    assert lines == [f"{tmp_path}/outputs/{run} seed=3" for run in ("good", "sweep/0")]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +174,8 @@ def test_mistakes_cost_one_sentence(points, arguments, said, tmp_path, monkeypat
 def test_texts_are_read():
     assert jumps_of("[0, 0.5, 1]") == jumps_of("0,.5,1") == [0, 0.5, 1] and jumps_of(None) is None
     assert (label_of("-1"), label_of("uniform"), label_of(None)) == (-1, "uniform", None)
-    keys = [line.split("=")[0].strip() for line in str(visualize.__doc__).splitlines() if line.startswith("  ")]
-    assert set(visualize.Settings.__dataclass_fields__) <= set(keys)
+    keys = [line.split("=")[0].strip() for line in str(render.__doc__).splitlines() if line.startswith("  ")]
+    assert set(rendering.Settings.__dataclass_fields__) <= set(keys)
 
 
 def test_a_class_conditional_run_is_judged_in_one_and_more_steps(images, tmp_path, capsys):
@@ -190,3 +198,65 @@ def test_a_class_conditional_run_is_judged_in_one_and_more_steps(images, tmp_pat
         assert evaluate.main([*command, f"solver.steps={steps}"]) == 0
         alone = json.loads(out.read_text())["metrics"]["eval/fd_pixels_40"]
         assert alone == pytest.approx(several[f"eval/fd_pixels_40_{steps}step"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run=nowhere"], "there is no run nowhere; needed: a run's folder or a checkpoint"),
+        (["run=empty"], "no checkpoint at empty"),
+        (["format=avi"], "format must be gif, mp4 or png, got 'avi'"),
+        (["kind=feild"], "this run has no picture 'feild'; nearest: field; all: comparison, curves, denoising, field"),
+        (["steps=1"], "steps must be at least 2, got 1"),
+        (["ema=0.3"], "keeps no EMA of decay 0.3"),
+    ],
+    ids=str,
+)
+def test_mistakes_of_rendering_cost_one_sentence(points, arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert render.main([f"run={points}", f"out={tmp_path / 'out'}", "device=cpu", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error and not (tmp_path / "out").exists()
+
+
+def test_pictures_are_chosen_by_kind_and_format(points, images, tmp_path, quick, capsys):
+    for run, kinds, form, names in (
+        (points, "denoising,curves", "png", ["denoising.png", "curves.png"]),
+        (points, "paths", "gif", ["paths.png"]),
+        (images, "denoising", "png", ["denoising.png"]),
+    ):
+        out = tmp_path / f"{run.name}{form}"
+        assert render.main([f"run={run}", f"out={out}", f"kind={kinds}", f"format={form}", "device=cpu"]) == 0
+        assert capsys.readouterr().out.split() == [str(out / name) for name in names]
+    assert Image.open(tmp_path / "ppng" / "denoising.png").width == 4 * 440  # four moments of a film
+    film = Image.open(tmp_path / "ipng" / "denoising.png")
+    assert film.size == (4 * (4 * 66 + 2), 4 * 66 + 2)
+
+
+def test_a_compressed_run_is_drawn_beside_its_file_and_what_has_no_pictures_says_why(points, tmp_path, capsys):
+    out = tmp_path / "small" / "c.safetensors"
+    assert compress.main([f"checkpoint={points}", "prune=0.5", f"out={out}", "evaluate=false", "device=cpu"]) == 0
+    assert render.main([f"run={out}", "kind=field", "device=cpu"]) == 0
+    assert (out.parent / "pictures" / "field.png").is_file()
+    first = {"train/loss": 2.0, "perf/x": 1.0, "epoch": 1, "eval/a_floor": 1.0, "train/rate": 1.0, "eval/once": 1}
+    then = {"train/loss": 1.0, "perf/x": 2.0, "epoch": 2, "eval/a_floor": 2.0, "train/rate": 1.0}
+    rows = [{"step": 1, **first}, {"step": 2, **then}]
+    assert rendering.curved(as_series(rows)) == ["train/loss"]
+    assert rendering.curves(tmp_path / "metrics.jsonl") == {}
+
+
+def test_a_run_that_has_no_pictures_still_has_its_curves(points, tmp_path, monkeypatch, capsys):
+    def none(*_):
+        raise UsageError("its samples can't be drawn.")
+
+    monkeypatch.setattr(rendering, "suits", none)
+    assert render.main([f"run={points}", f"out={tmp_path / 'out'}", "device=cpu"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["note: curves only: its samples can't be drawn.",
+                                                   str(tmp_path / "out" / "curves.png")]  # fmt: skip
+    monkeypatch.setattr(rendering, "curves", lambda metrics: {})
+    assert render.main([f"run={points}", f"out={tmp_path / 'out'}", "device=cpu"]) == 2
+    assert "its samples can't be drawn" in capsys.readouterr().err
+    monkeypatch.setattr(rendering, "suits", lambda *_: {})
+    assert render.main([f"run={points}", f"out={tmp_path / 'out'}", "device=cpu"]) == 2
+    assert "no pictures suit its network" in capsys.readouterr().err
