@@ -80,10 +80,8 @@ class MultiHeadAttention(nn.Module):
             if mask is not None:
                 scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
             h = self.dropout(mx.softmax(scores, axis=-1, precise=True), key) @ v
-        elif mask is None:
-            h = attention(q, k, v, scale=scale)
         else:
-            h = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+            h = attention(q, k, v, scale=scale, mask=mask)
         return self.leave(h.transpose(0, 2, 1, 3).reshape(count, length, hidden)), (k, v)
 
 

@@ -5,6 +5,7 @@ usage: python scripts/compare_runs.py RUN RUN ... [key=value ...]
   RUN                 a run's folder, such as outputs/first
   metric=train/loss   metrics by names or patterns; left out: all that a run has logged
   out=both.png        also draws the metrics, a panel each and a line for each run; left out: no picture
+  log=false           true: logarithmic axes, but for metrics that reach 0 or below
   smoothing=0         of the drawn curves: weight of the moving average, 0 to below 1
 
 A config is that of the run's last sitting (resume-<n>.yaml, where there is one). Lowest and highest leave NaN out.
@@ -38,6 +39,7 @@ class Settings:
     metric: str | None = None
     out: str | None = None
     smoothing: float = 0.0
+    log: bool = False
 
 
 def labels(folders: list[Path]) -> list[str]:
@@ -114,7 +116,7 @@ def work(arguments: list[str]) -> None:
         table += [(metric, name, *told.get(name, (MISSING,) + ("",) * 5)) for name in runs]
     print("\n" + "\n".join(columns(table)))
     if given.out:
-        print(f"\n{compare_runs(runs, given.out, metrics, given.smoothing)}")
+        print(f"\n{compare_runs(runs, given.out, metrics, given.smoothing, log=given.log)}")
 
 
 if __name__ == "__main__":

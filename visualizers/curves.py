@@ -44,9 +44,15 @@ def as_series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, 
 
 
 def smooth(values: np.ndarray, weight: float) -> np.ndarray:
-    """The exponential moving average of values (n,), without the pull to its start: weight 0 changes nothing."""
+    """The exponential moving average of values (n,), without the pull to its start: weight 0 changes nothing.
+
+    Where a value is not finite it is the result's too, and of the average nothing.
+    """
     total, norm, out = 0.0, 0.0, []
     for value in values:
+        if not np.isfinite(value):
+            out.append(value)
+            continue
         total, norm = weight * total + (1 - weight) * value, weight * norm + (1 - weight)
         out.append(total / norm)
     return np.array(out)

@@ -119,11 +119,13 @@ def mean_and_spread(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np
 
 
 def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence[str], smoothing: float = 0.0,
-                 group_by: str | None = None, share_legend: bool = True, legend: bool = True) -> Path:  # fmt: skip
+                 group_by: str | None = None, share_legend: bool = True, legend: bool = True,
+                 log: bool = False) -> Path:  # fmt: skip
     """A panel for each metric, a line for each run, or for each group its mean with a band of one deviation.
 
     smoothing in [0, 1) as in `curves.smooth`, of every run before the mean. share_legend: one for all panels. legend:
-    whether there is one. The format is that of the path's suffix.
+    whether there is one. log: logarithmic axes, but for metrics that are 0 or below somewhere, whose labels say
+    "linear". The format is that of the path's suffix.
     """
     if not 0 <= smoothing < 1:
         raise UsageError(f"smoothing must be at least 0 and below 1, got {smoothing}.")
@@ -151,7 +153,11 @@ def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence
                 axis.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
             elif smoothing:
                 axis.plot(*members[0], color=colour, linewidth=0.6, alpha=0.35)
-        axis.set(xlabel="step", ylabel=metric.replace("$", r"\$"))  # a pair of them would be a formula
+        drawn = [values for name in runs if metric in runs[name] for values in runs[name][metric][1:]]
+        positive = log and all((values[np.isfinite(values)] > 0).all() for values in drawn)
+        name = metric.replace("$", r"\$")  # a pair of them would be a formula
+        axis.set(xlabel="step", ylabel=f"{name} (linear)" if log and not positive else name)
+        axis.set_yscale("log" if positive else "linear")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if legend and not share_legend:
@@ -161,3 +167,25 @@ def compare_runs(runs: Mapping[str, Series], path: Path | str, metrics: Sequence
     if legend and share_legend:
         figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     return save_figure(figure, path)
+
+
+def plot_learning_curves(
+    runs: Path | str | Sequence[Path | str] | Mapping[str, Path | str],
+    path: Path | str,
+    metrics: str | Sequence[str] = "*loss*",
+    smoothing: float = 0.0,
+    log: bool = False,
+) -> Path:
+    """The curves of one or several runs, a panel for each metric that a pattern fits, as `compare_runs` draws them.
+
+    runs: folders or records as `read_runs` takes them, or {label: metrics.jsonl or a run's folder}. UsageError for a
+    pattern that fits no metric of any run.
+    """
+    if isinstance(runs, Mapping):
+        files = {label: Path(place) for label, place in runs.items()}
+        series = {label: read_run(file / "metrics.jsonl" if file.is_dir() else file) for label, file in files.items()}
+    else:
+        series = read_runs([runs] if isinstance(runs, str | Path) else runs)
+    known = sorted({name for one in series.values() for name in one} - {"time"})
+    wanted = chosen(known, include=[metrics] if isinstance(metrics, str) else metrics)
+    return compare_runs(series, path, wanted, smoothing, log=log)

@@ -8,7 +8,10 @@ import pytest
 from mlx.utils import tree_flatten
 
 from models import attention as module
-from models.attention import attention, fused
+from models.attention import attention, attention_weights, fused
+from models.gpt import GPT
+from models.transformer import MultiHeadAttention
+from models.vit import ViT
 from tests.models.test_models import directional, squared_tangent
 
 SCALE = 0.3
@@ -49,7 +52,7 @@ def test_value_and_jvp_in_float64(moving):
             arrays[place] = value
         return fused(SCALE)(*arrays)
 
-    out, tangent = mx.jvp(of_moving, [primals[i] for i in places], [tangents[i] for i in places])
+    out, tangent = mx.jvp(of_moving, [primals[i] for i in places], [t for t in tangents if t is not None])
     value, slope = reference(primals, tangents)
     close(out[0], value)
     close(tangent[0], slope)
@@ -140,3 +143,37 @@ def test_models_are_the_same_in_both_modes(name, monkeypatch):
         model.update(weights)
     for one, other in zip(found["fused"], found["plain"], strict=True):
         close(one, other, 1e-4)
+
+
+def test_recorded_weights_are_the_softmax_and_the_result_stays():
+    mx.random.seed(0)
+    model = MultiHeadAttention(8, 2)
+    x = mx.random.normal((3, 5, 8))
+    causal = mx.tri(5, dtype=mx.bool_)
+    for mask in (None, causal):
+        expected, _ = model(x, mask=mask)
+        with attention_weights() as outer, attention_weights() as found:
+            got, _ = model(x, mask=mask)
+        assert (got == expected).all().item() and len(found) == len(outer) == 1
+        projected = (np.array(layer(x)) for layer in (model.q, model.k, model.v))
+        q, k, v = (h.reshape(3, 5, 2, 4).transpose(0, 2, 1, 3) for h in projected)
+        scores = np.exp(q @ k.swapaxes(-1, -2) / 2) * (1 if mask is None else np.array(mask))
+        weights = scores / scores.sum(-1, keepdims=True)
+        assert np.array(found[0]) == pytest.approx(weights, abs=1e-6)
+        h = (weights @ v).transpose(0, 2, 1, 3).reshape(3, 5, 8)
+        assert np.array(got) == pytest.approx(np.array(model.leave(mx.array(h, mx.float32))), abs=1e-5)
+    model(x)
+    assert len(found) == 1  # nothing is noted outside
+
+
+def test_weights_of_whole_models_in_lower_precision():
+    model = ViT([8, 8, 1], classes=3, patch=4, hidden=8, depth=2, heads=2)
+    model.set_dtype(mx.bfloat16)
+    with attention_weights() as found:
+        model(mx.zeros((2, 8, 8, 1), mx.bfloat16))
+    assert [weights.shape for weights in found] == [(2, 2, 5, 5)] * 2
+    assert all(np.array(w).sum(-1) == pytest.approx(np.ones((2, 2, 5)), abs=1e-5) for w in found)
+    with attention_weights() as found:
+        GPT(7, 6, hidden=8, depth=1, heads=2)(mx.array([[1, 2, 3, 4]]))
+    (weights,) = found
+    assert (np.triu(np.array(weights)[0, 0], 1) == 0).all() and np.array(weights)[0, 0, 0, 0] == 1

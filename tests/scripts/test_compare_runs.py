@@ -107,8 +107,8 @@ def test_the_picture_has_a_panel_for_each_metric_and_a_line_for_each_run(pair, t
     first, second = axis.lines
     assert axis.get_ylabel() == "loss" and [first.get_label(), second.get_label()] == ["a", "b"]
     assert list(first.get_xdata()) == [10, 20, 30, 40] and list(second.get_ydata()) == [4.0, 1.0]
-    assert call(*pair, f"out={out}") == 0
-    assert len(drawn[1].axes) == 2
+    assert call(*pair, f"out={out}", "log=true") == 0
+    assert [axis.get_yscale() for axis in (axis, *drawn[1].axes)] == ["linear", "log", "log"]
 
 
 def test_runs_of_the_launcher(tmp_path, monkeypatch, capsys):
