@@ -26,11 +26,14 @@ import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 from runtime import device
 from runtime.errors import UsageError
 from runtime.trees import count_parameters
+from runtime.world import joined, lost, placed
 from scripts.compose import CONFIGS, compose, groups, merged, options, quoted, run_name_of
+from scripts.processes import follow_parent, together
 from training.estimator import Interrupted, Summary
 from training.experiment import Experiment, assemble, evaluate_run, load_run
+from training.gathering import check_start
 from training.signals import caught
-from training.workspace import Workspace
+from training.workspace import Guest, Workspace
 
 __all__ = ["load_run", "main", "train"]
 
@@ -54,40 +57,46 @@ Top-level keys (configs/train.yaml explains each, a group's YAML its own): {keys
 def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, traces: Sequence = ()) -> Summary:
     """Runs one configuration in `folder` from start (or where it stopped) to end; the way in for scripts and tests.
 
-    traces: more of them, told after the config's.
+    traces: more of them, told after the config's. Of several processes each trains, and rank 0 does all the rest.
     """
     device.select(config.device, config.memory_limit_gb)
-    experiment = assemble(config)
-    workspace = Workspace(config, folder, overrides or [])
+    world = joined(config.distributed.processes, config.distributed.backend)
+    experiment = assemble(config, world)
+    workspace = Guest(folder) if world.rank else Workspace(config, folder, overrides or [])
     estimator = experiment.estimator
     estimator.workspace = workspace
     estimator.traces.extend(traces)
     try:
         resumed = _restore(experiment, workspace)
+        check_start(estimator.train_step)
         facts = {"parameters": _parameters(experiment), "data": experiment.pipeline.fingerprint()}
-        workspace.tracker.config |= facts
-        workspace.tracker.start(resumed)
+        if isinstance(workspace, Workspace):
+            workspace.tracker.config |= facts
+            workspace.tracker.start(resumed)
         workspace.say(_introduction(experiment))
         began = time.perf_counter()
         with caught(estimator):
             summary = estimator.fit()
-        workspace.write_summary(
-            {"run_name": config.run_name, "steps": summary.steps, "reason": summary.reason,
-             "seconds": round(time.perf_counter() - began, 2), "training_seconds": round(estimator.elapsed, 2),
-             **facts, "metrics": summary.latest, **workspace.meta["provenance"]}
-        )  # fmt: skip
+        if isinstance(workspace, Workspace):
+            workspace.write_summary(
+                {"run_name": config.run_name, "steps": summary.steps, "reason": summary.reason,
+                 "seconds": round(time.perf_counter() - began, 2), "training_seconds": round(estimator.elapsed, 2),
+                 **facts, "metrics": summary.latest, **workspace.meta["provenance"]}
+            )  # fmt: skip
         workspace.say(_conclusion(experiment, workspace, summary))
+        world.wait()  # rank 0 may judge for long, and a process that ends looks like one that died
     except Interrupted:
         again = f"; go on with: python launcher.py run_name={config.run_name} resume=true"
         alone = folder == Path(config.output_dir) / config.run_name  # and no trial of a sweep
         workspace.say(f"stopped at step {estimator.step}, saved{again if alone else ''}")
+        world.wait()  # until rank 0 has saved
         raise
     finally:
         workspace.close()
     return summary
 
 
-def _restore(experiment: Experiment, workspace: Workspace) -> dict | None:
+def _restore(experiment: Experiment, workspace: Guest) -> dict | None:
     """Loads what the config asks to continue or start from; returns the tracker's state of a resumed run."""
     config, estimator = experiment.config, experiment.estimator
     if config.resume and (found := workspace.newest()):
@@ -108,10 +117,11 @@ def _introduction(experiment: Experiment) -> str:
     e, config, data = experiment.estimator, experiment.config, experiment.pipeline
     total = "until max_time" if e.total_steps is None else f"{e.total_steps:,} steps"
     models = ", ".join(type(model).__name__ for model in experiment.learner.models.values())
+    others = f" on each of {e.world.size} processes ({e.world.backend})" if e.world.many else ""
     return (
         f"{config.run_name}: {models} with {_parameters(experiment):,} parameters, {experiment.learner.trains}, "
         f"{len(data.source('train')):,} samples {tuple(data.shape)}, "
-        f"batch {data.batch_size} x {config.accumulate}, {e.steps_per_epoch:,} steps an epoch, {total}, "
+        f"batch {data.batch_size} x {config.accumulate}{others}, {e.steps_per_epoch:,} steps an epoch, {total}, "
         f"{device.describe()['device']} {config.precision}"
     )
 
@@ -120,7 +130,7 @@ def _parameters(experiment: Experiment) -> int:
     return sum(count_parameters(model) for model in experiment.learner.models.values())
 
 
-def _conclusion(experiment: Experiment, workspace: Workspace, summary: Summary) -> str:
+def _conclusion(experiment: Experiment, workspace: Guest, summary: Summary) -> str:
     metrics = {k: v for k, v in summary.latest.items() if k.startswith("eval/")}
     lines = [f"{summary.reason} after {summary.steps:,} steps in {experiment.estimator.elapsed:.1f} s of training", ""]
     lines += table(metrics)
@@ -153,12 +163,12 @@ def measure_of(name: str) -> str:
     return mode + slash + re.sub(r"/[^/]+$|_\d+step$", "", measure)
 
 
-def _single(overrides: list[str]) -> None:
+def _single(overrides: list[str]) -> int:
     given = [text for text in overrides if text.startswith("eval_checkpoint=")]
     if given and given[-1] != "eval_checkpoint=null":
         device.select(next((o.split("=")[1] for o in overrides if o.startswith("device=")), "auto"))
         print("\n".join(table(evaluate_run(given[-1].split("=", 1)[1])[0])))
-        return
+        return 0
     name = run_name_of(overrides)
     if name is None:
         raise UsageError(
@@ -169,10 +179,15 @@ def _single(overrides: list[str]) -> None:
         stored = Path(output) / name / "overrides.json"
         overrides = merged(json.loads(stored.read_text()) if stored.exists() else [], overrides)
     config = compose(overrides)
+    several = config.distributed
+    if several.processes > 1 and not placed():
+        command = [sys.executable, str(Path(__file__).resolve()), *overrides]
+        return together(command, several.processes, several.backend, config.device)
     train(config, Path(config.output_dir) / config.run_name, overrides)
+    return 0
 
 
-def _shown(arguments: list[str]) -> None:
+def _shown(arguments: list[str]) -> int:
     """Hands over to Hydra's flags that print configurations."""
     import hydra
 
@@ -184,11 +199,13 @@ def _shown(arguments: list[str]) -> None:
 
     sys.argv = [sys.argv[0], *(quoted(text) for text in arguments)]
     run()
+    return 0
 
 
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status: 0, 2 for the user's mistakes, 128 + n after signal n."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    follow_parent()
     if not arguments or {"-h", "--help"} & set(arguments):
         listing = "\n".join(f"  {g:<12} {' '.join(options(g))}" for g in groups())
         from runtime.schema import KEYS
@@ -201,13 +218,18 @@ def main(arguments: list[str]) -> int:
 
             return multirun(arguments)
         flags = [text for text in arguments if text.startswith("-")]
-        (_shown if flags else _single)(arguments)
+        return (_shown if flags else _single)(arguments)
     except (UsageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         return 128 + stop.signal
-    return 0
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        time.sleep(10)  # whoever started the processes ends this one, once it has told of the one that failed first
+        print("error: another process of this run has ended.", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

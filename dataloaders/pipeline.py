@@ -30,8 +30,9 @@ class Pipeline:
     batches; more than one pays where an op computes outside Python (exact OT). prefetch: batches produced ahead in a
     thread (0: no thread). repeat_first: train on the first batch for ever. shape, classes: of one sample, checked
     against Sources (None: taken from them); configs state them so that models can refer to them.
-    rank, world: this process reads every world-th row of each pass, from row `rank` of its order on, in batches of
-    batch_size; all ranks get equally many batches, of no common row, and random numbers of their own.
+    rank, world: in training this process reads every world-th row of each pass, from row `rank` of its order on, in
+    batches of batch_size; all ranks get equally many batches, of no common row, and random numbers of their own. Data
+    of other modes is whole for every rank.
 
     A plain batch op is `op(batch, rng) -> batch` with as many rows. With an attribute `span` = k it gets k consecutive
     batches as one, numbers k g to k g + k - 1, and its result is split again. With a method `defaults(batch) -> batch`
@@ -107,9 +108,8 @@ class Pipeline:
         if mode == "train" and size > len(data) // self.world:
             each = f" on each of {self.world} ranks" if self.world > 1 else ""
             raise UsageError(f"batch_size={size}{each} exceeds the {len(data)} training samples; lower batch_size.")
-        return Recipe(
-            data, mode, ds_id, index, size, self.seed, self.rank, self.world, before, after, left, batch
-        )  # fmt: skip
+        rank, world = (self.rank, self.world) if mode == "train" else (0, 1)
+        return Recipe(data, mode, ds_id, index, size, self.seed, rank, world, before, after, left, batch)
 
     def _size(self, mode: str, ds_id: str, data: Any) -> int:
         size = self._sizes

@@ -44,11 +44,11 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Batches of one pass on this rank: whole ones in training, else the short last one counts too."""
+        """Batches of one pass: whole ones of this rank in training, else all rows' and the short last one too."""
         if self.mode == "train":
             return len(self.data) // self.world // self.size
-        longest = -(-len(self.data) // self.world)
-        return longest // self.size if self.batch.drop_last else -(-longest // self.size)
+        rows = len(self.data)
+        return rows // self.size if self.batch.drop_last else -(-rows // self.size)
 
     @property
     def span(self) -> int:
@@ -122,9 +122,8 @@ class Recipe:
 
     def _ordered(self, index: int, order: np.ndarray | None) -> NumpyBatch:
         """One batch of a pass in order, filled up with its first row, where "mask" is 0, and with others' defaults."""
-        first = self.rank * self.block + self.world * self.size * index
-        step = self.world if self.block == 1 else 1
-        rows = np.arange(first, min(first + step * self.size, len(self.data)), step)
+        first = self.size * index
+        rows = np.arange(first, min(first + self.size, len(self.data)))
         rows = rows if order is None else order[rows]
         real = np.zeros(self.size, np.float32)
         real[: len(rows)] = 1

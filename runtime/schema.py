@@ -7,7 +7,12 @@ from typing import Any
 
 from runtime.errors import UsageError
 
-CHOICES = {"device": ("auto", "gpu", "cpu"), "precision": ("fp32", "bf16", "fp16")}
+CHOICES = {
+    "device": ("auto", "gpu", "cpu"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "distributed.backend": ("auto", "ring", "nccl", "jaccl", "mpi"),
+    "distributed.strategy": ("data", "fsdp"),
+}
 
 
 @dataclass
@@ -17,6 +22,15 @@ class Trackio:
     enabled: bool = True
     project: str = "mlx-lab"
     log_every: int = 50
+
+
+@dataclass
+class Distributed:
+    """The processes that train together. backend: how they talk. strategy: whole weights in each, or shards."""
+
+    processes: int = 1
+    backend: str = "auto"
+    strategy: str = "data"
 
 
 @dataclass
@@ -43,6 +57,7 @@ class Train:
     memory_limit_gb: float | None = None
     plugins: list[str] = field(default_factory=list)
     trackio: Trackio = field(default_factory=Trackio)
+    distributed: Distributed = field(default_factory=Distributed)
     dataloaders: Any = None
     model: Any = None
     network: Any = None
@@ -59,15 +74,19 @@ KEYS = [f.name for f in fields(Train)]
 def check_values(config: Any) -> None:
     """Raises UsageError where a top-level value is none of its choices or out of its range."""
     for key, valid in CHOICES.items():
-        if config[key] not in valid:
-            near = difflib.get_close_matches(str(config[key]), valid, 1, 0.4)
+        group, _, name = key.rpartition(".")
+        value = config[group][name] if group else config[name]
+        if value not in valid:
+            near = difflib.get_close_matches(str(value), valid, 1, 0.4)
             hint = f"; did you mean {near[0]}?" if near else "."
-            raise UsageError(f"{key} must be one of {', '.join(valid)}, got {config[key]!r}{hint}")
+            raise UsageError(f"{key} must be one of {', '.join(valid)}, got {value!r}{hint}")
     for key in ("epochs", "max_steps", "batch_size", "accumulate"):
         if config[key] is not None and config[key] < 1:
             raise UsageError(f"{key} must be at least 1, got {config[key]}.")
     if config.trackio.log_every < 1:
         raise UsageError(f"trackio.log_every must be at least 1, got {config.trackio.log_every}.")
+    if config.distributed.processes < 1:
+        raise UsageError(f"distributed.processes must be at least 1, got {config.distributed.processes}.")
     if config.seed < 0:
         raise UsageError(f"seed must be 0 or more, got {config.seed}.")
     if config.resume and config.overwrite:

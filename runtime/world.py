@@ -14,11 +14,11 @@ import numpy as np
 
 from runtime.errors import UsageError
 from runtime.op import Batch
+from runtime.schema import CHOICES
 
 # how each backend's launcher tells a process its place; the first that is set names the backend of "auto"
 TOLD = {"ring": "MLX_HOSTFILE", "nccl": "NCCL_HOST_IP", "jaccl": "MLX_JACCL_COORDINATOR", "mpi": "OMPI_COMM_WORLD_RANK"}
-BACKENDS = ("auto", *TOLD)
-STRATEGIES = ("data", "fsdp")
+STRATEGIES = CHOICES["distributed.strategy"]
 SMALL = 1 << 18  # arrays of fewer numbers travel joined
 
 
@@ -65,7 +65,8 @@ class World:
         found: Batch = {}
         for name, array in arrays.items() if self.many else ():
             own = array if self.rank == 0 else mx.zeros_like(array)
-            found[name] = mx.distributed.all_sum(own, group=self.group)
+            kind = mx.int32 if array.dtype == mx.bool_ else array.dtype  # NCCL has no bool
+            found[name] = mx.distributed.all_sum(own.astype(kind), group=self.group).astype(array.dtype)
             mx.eval(found[name])
         return found if self.many else arrays
 
@@ -73,7 +74,7 @@ class World:
         """The arrays (B, ...) of all processes end to end, by rank, (size * B, ...)."""
         if not self.many:
             return array
-        found = mx.distributed.all_gather(array if array.ndim else array[None], group=self.group)
+        found = mx.distributed.all_gather(mx.contiguous(array if array.ndim else array[None]), group=self.group)
         mx.eval(found)
         return found
 
@@ -120,7 +121,12 @@ def joined(processes: int = 1, backend: str = "auto") -> World:
     one that the launcher prepared.
     """
     if not placed():
-        return World()
+        if processes > 1:
+            raise UsageError(
+                f"distributed.processes={processes} is started by `python launcher.py run_name=...` alone; here, as in "
+                "a sweep, a run is one process: use distributed.processes=1."
+            )
+        return ALONE
     prepared = [name for name, variable in TOLD.items() if variable in os.environ]
     if backend == "auto":
         if not prepared:
@@ -137,6 +143,11 @@ def joined(processes: int = 1, backend: str = "auto") -> World:
             f"distributed.processes is {processes}, but {group.size()} processes were launched; make them equal."
         )
     return World(group.rank(), group.size(), backend, group)
+
+
+def lost(error: Exception) -> bool:
+    """Whether an error says that another process of a ring has gone."""
+    return placed() and "connection to a peer was lost" in str(error)
 
 
 def _loads(arrays: Batch) -> list[list[str]]:

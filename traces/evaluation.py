@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from traces.trace import Trace
 from training.data import Data
-from training.estimator import in_steps
 from training.forward import judged
+from training.frequency import in_steps
 
 
 class Judge(Protocol):

@@ -13,6 +13,8 @@ class Trace:
     mode, ds_id: as for ops ("train", "!train", ...). Hooks are called in each of the trace's modes; on_begin, on_log,
     on_step_end, on_end and on_close once: in a fit for traces of "train" or "eval", in a test for those of "test".
     ds_id limits batches and what belongs to one data set. `estimator` is set before on_begin.
+    everywhere: of several processes that train together each has it, not only rank 0, which writes; needed where it
+    changes what a step computes from its arguments, or where all must call it (a checkpoint).
     """
 
     inputs: tuple[str, ...] = ()
@@ -20,6 +22,7 @@ class Trace:
     mode: str | Sequence[str] | None = None
     ds_id: str | Sequence[str] | None = None
     estimator: Any = None
+    everywhere: bool = False
 
     def __init__(
         self,

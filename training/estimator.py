@@ -13,22 +13,17 @@ from runtime.scheduler import Scheduler
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
 from runtime.world import ALONE, World
+from training.agreement import Agreement, Interrupted
 from training.data import Data
 from training.evaluate import evaluate, means_of, to_device
 from training.forward import ForwardStep
+from training.frequency import in_steps
+from training.gathering import carry_note, gathered, own_of
 from training.network import Network
 from training.step import TrainStep
 from training.summary import Summary
 from training.update import UpdateOp
 from training.warmup import warm_up
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; the state was saved first. `signal` is its number."""
-
-    def __init__(self, signal: int):
-        super().__init__(f"stopped by signal {signal}")
-        self.signal = signal
 
 
 class Estimator:
@@ -41,6 +36,8 @@ class Estimator:
     is logged before its own on_epoch_end), on_step_end. train_steps_per_epoch: updates an epoch, by default one pass
     over the data, whose order goes on from epoch to epoch; eval_steps_per_epoch: most batches of each data set of an
     evaluation (a test is always whole). monitor_names: keys averaged and logged beside the losses.
+    world: this process among those that train together. Only rank 0 has traces (but those that are `everywhere`) and
+    evaluates; a wish to stop is everybody's a step or two later, one of an evaluation or epoch's end at once.
     log_steps, eval_log_steps: what a `Logger()` among the traces goes by (without one nothing is printed): steps
     between its lines (0: lines of epochs only, None: no lines at all), and the evaluation's batches, counted from 1,
     after which it says how far that is (none given: the first, a third, two thirds and the last).
@@ -58,7 +55,7 @@ class Estimator:
         self._now = 1  # the epoch of the event that traces are told of, from 1
         for given in as_list(traces):
             for place, trace in enumerate(given.values if isinstance(given, Scheduler) else [given]):
-                if trace is not None and trace not in self.traces:
+                if trace is not None and trace not in self.traces and (world.rank == 0 or trace.everywhere):
                     self.traces.append(trace)
                 if trace is not None and isinstance(given, Scheduler):
                     self._scheduled.setdefault(id(trace), []).append((given, place))
@@ -84,6 +81,7 @@ class Estimator:
         self.train_step = TrainStep(network, accumulate, precision, compile, self.steps_per_epoch, world=world)
         self.forward = {mode: ForwardStep(network, mode, compile) for mode in ("eval", "test", "infer")}
         self.step, self.elapsed, self.interrupted = 0, 0.0, 0
+        self.agreement = Agreement(world)
         self.summary = Summary()
         self.mode, self._sitting = "train", ("train", "eval")  # the mode now, and the modes that on_begin serves
         self.workspace: Any = None  # the run's folder, for traces that write
@@ -141,11 +139,11 @@ class Estimator:
         try:
             self._announce("on_begin")
             if warmup and not self._done():
-                evaluated = self.eval_every and self.eval_every <= (self.total_steps or self.eval_every)
+                evaluated = self.world.rank == 0 and self.eval_every and self.eval_every <= (self.total_steps or 1e9)
                 warm_up(self, ("train", "eval") if evaluated else ("train",))
             self._train()
-            if self.interrupted:
-                raise Interrupted(self.interrupted)
+            if self.signal:
+                raise Interrupted(self.signal)
             self.summary.steps, self.summary.reason = self.step, self._reason or "finished"
             self._announce("on_end")
         finally:
@@ -171,28 +169,46 @@ class Estimator:
                     ds_id = self.pipeline.ds_id_at("train", first + micro)
                     batch = to_device(next(batches))
                     key = step_key(self.seed, self.step, micro, self.world.rank)
-                    data = step(batch, key, wanted[ds_id], micro == accumulate - 1, phases, ds_id)
+                    last = micro == accumulate - 1
+                    asked = self.agreement.asks(bool(self._reason), self.interrupted) if last else ()
+                    data = step(batch, key, wanted[ds_id], last, phases, ds_id, asked)
                 mx.async_eval(step.state, data)
                 if before is not None:
                     mx.eval(before)  # one step may run ahead of the host, not more
-                before = data["skipped"]
+                    self.agreement.heed(before)
+                before = data.pop("asked", data["skipped"])
                 self.step += 1
                 self.elapsed = time.perf_counter() - started
                 self.tell("on_batch_end", "train", data, ds_id)
-                if self.step % self.steps_per_epoch == 0:
-                    self.tell("on_epoch_end", "train")
-                if self.eval_every and self.step % self.eval_every == 0:
-                    self.evaluate("eval")
+                self._end_epoch()
                 for trace in filter(self._due, self._present()):
                     trace.on_step_end()
         finally:
             batches.close()
+
+    def _end_epoch(self) -> None:
+        """Where the step ends an epoch or is to be evaluated: that, by rank 0, whose decisions the others take."""
+        ended, due = self.step % self.steps_per_epoch == 0, bool(self.eval_every) and self.step % self.eval_every == 0
+        held = snapshot(self.train_step.state) if self.world.many and (ended or due) else None
+        if ended:
+            self.tell("on_epoch_end", "train")
+        if due and self.world.rank == 0:
+            self.evaluate("eval")
+        if held is not None:
+            self.agreement.follow(self.train_step, held, bool(self._reason))
+
+    @property
+    def signal(self) -> int:
+        """The signal that stops the training, which all processes know of, or 0; `interrupted`: this process's."""
+        return self.agreement.signal if self.world.many else self.interrupted
 
     def _done(self) -> bool:
         if self.total_steps is not None and self.step >= self.total_steps:
             return True
         if self.max_time is not None and self.elapsed >= self.max_time:
             self.stop(f"max_time of {self.max_time:g} s reached")
+        if self.world.many:
+            return self.agreement.ended or bool(self.agreement.signal)
         return bool(self._reason or self.interrupted)
 
     def test(self, summary: str | None = None) -> Summary:
@@ -227,21 +243,23 @@ class Estimator:
         return [trace for trace in self.traces if active(trace.mode, mode) and active(trace.ds_id, ds_id)]
 
     def state_arrays(self) -> Batch:
-        """Everything that changes in training, by path."""
-        return snapshot(self.train_step.state)
+        """Everything that changes in training, by path; all processes must ask, and get the same."""
+        return gathered(self.train_step)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the arrays; the data position is the step."""
         traces = {trace.name: trace.state_dict() for trace in self.traces}
         return {"step": self.step, "epoch": self.epoch, "elapsed": self.elapsed, "latest": self.summary.latest,
-                "traces": traces}  # fmt: skip
+                "processes": self.world.size, "traces": traces}  # fmt: skip
 
     def load(self, arrays: Batch, meta: dict[str, Any], source: str) -> None:
         """Continues from a checkpoint: arrays, position, and the state of every trace it knows."""
         self.step, self.elapsed, self.summary.latest = meta["step"], meta["elapsed"], dict(meta["latest"])
         if self.network.carry:
             self.prepare()
-        restore(self.train_step.state, arrays, source)
+            if self.world.rank == 0 and (note := carry_note(meta, self.world.size)):
+                (self.workspace.say if self.workspace else print)(note)
+        restore(self.train_step.state, own_of(self.train_step, arrays, meta.get("processes", 1)), source)
         for trace in self.traces:
             if trace.name in meta["traces"]:
                 trace.load_state_dict(meta["traces"][trace.name])
@@ -278,14 +296,3 @@ class Estimator:
             if self._due(trace) and active(trace.mode, mode) and any(active(trace.ds_id, own) for own in ids):
                 getattr(trace, hook)(data)
         return data
-
-
-def in_steps(every: str | int | None, steps_per_epoch: int, name: str) -> int | None:
-    """A frequency in steps: "2e" epochs, "500s" or 500 steps, None never; UsageError for anything else."""
-    text = str(every)
-    if every is None or text == "0":
-        return None
-    number, unit = (text[:-1], text[-1]) if text[-1:] in "es" else (text, "s")
-    if not number.isdigit() or int(number) < 1:
-        raise UsageError(f'{name} must be like "1e" (epochs), "500s" or 500 (steps) or null, got {every!r}.')
-    return int(number) * (steps_per_epoch if unit == "e" else 1)

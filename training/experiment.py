@@ -15,11 +15,13 @@ from runtime.op import Objective
 from runtime.run import Run
 from runtime.schema import in_seconds
 from runtime.slots import restore, snapshot, write
+from runtime.world import ALONE, World
 from training import checkpoint, compressed
 from training.estimator import Estimator
 from training.forward import judged, judged_arrays
 from training.learner import Learner, learner, targets
 from training.network import Network
+from training.sharding import check_sharded
 
 
 @dataclass
@@ -52,21 +54,26 @@ class Experiment:
     def start_from(self, path: str) -> None:
         """Takes the (averaged) weights of another run's checkpoint, fine-tuning; averages start from them too."""
         source = load_run(path, data=False)
-        restore(with_tables(self.learner.models), snapshot(with_tables(source.models)), path)
+        models = with_tables(self.learner.models)
+        own = self.estimator.train_step.shards.own(snapshot(with_tables(source.models)), snapshot(models))
+        restore(models, own, path)
         for update in self.network.updates:
             update.averages.reset(update.leaves())
 
 
-def assemble(config: DictConfig) -> Experiment:
+def assemble(config: DictConfig, world: World = ALONE) -> Experiment:
     """Builds everything that a config names; raises UsageError for what does not fit.
 
-    Initial weights are a function of the seed alone.
+    Initial weights are a function of the seed alone. world: this process among those that train together.
     """
     plugins = tuple(config.plugins)
-    pipeline: Any = build(config.dataloaders, plugins=plugins)
+    ranks: dict[str, Any] = {"rank": world.rank, "world": world.size} if world.many else {}
+    pipeline: Any = build(config.dataloaders, plugins=plugins, **ranks)
     mx.random.seed(config.seed)  # layers draw their initial weights from the global state, only here
-    learns = learner(config)
+    learns = learner(config, world)
     network = learns.network
+    if world.many and config.distributed.strategy == "fsdp":
+        check_sharded(network, bool(config.eval_every or config.get("traces", {}).get("evaluation")))
     pipeline.add_ops(learns.objective.host_ops())
     given = targets(config.traces)
     if both := set(given) & set(learns.metrics):
@@ -79,7 +86,7 @@ def assemble(config: DictConfig) -> Experiment:
     estimator = Estimator(
         pipeline, network, config.epochs, traces, max_steps=config.max_steps, max_time=in_seconds(config.max_time),
         seed=config.seed, accumulate=config.accumulate, precision=config.precision, compile=config.compile,
-        eval_every=config.eval_every,
+        eval_every=config.eval_every, world=world,
     )  # fmt: skip
     solver: Any = build(config.solver, plugins=plugins)
     if solver is not None and solver.average:

@@ -12,8 +12,10 @@ from runtime.errors import UsageError, closest
 from runtime.instantiate import build
 from runtime.op import Objective, ObjectiveOp, Op
 from runtime.scheduler import Scheduler
+from runtime.world import ALONE, World
 from training.build import attach
 from training.network import Network
+from training.sharding import shard
 
 KEYS = ("models", "ops", "metrics")  # of a config's `network`
 
@@ -42,12 +44,12 @@ class Learner:
         return "losses " + ", ".join(self.network.get_loss_keys()) if kind is Objective else kind.__name__
 
 
-def learner(config: DictConfig) -> Learner:
+def learner(config: DictConfig, world: World = ALONE) -> Learner:
     """Builds models, ops and metrics; without `network` one model trained by `loss` and `optimizer`.
 
     In a network models stand by their names: the one of the group `model` is "model", beside those of
-    `network.models`. Initial weights come from MLX's global random state, in that order. Raises UsageError for what
-    does not fit together.
+    `network.models`. Initial weights come from MLX's global random state, in that order. world: with the strategy fsdp,
+    the processes that share the models' blocks out. Raises UsageError for what does not fit together.
     """
     plugins, node = tuple(config.plugins), config.get("network")
     unknown = [str(key) for key in node or () if key not in KEYS]
@@ -59,6 +61,8 @@ def learner(config: DictConfig) -> Learner:
         raise UsageError("there is no model; needed: model=NAME, or network.models with one at least.")
     for name, model in models.items():
         attach(model, None, name)
+        if world.many and config.distributed.strategy == "fsdp":
+            shard(model, world)
     if node is None:
         for group in ("loss", "optimizer"):
             if config[group] is None:

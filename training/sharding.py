@@ -15,6 +15,8 @@ from mlx.utils import tree_flatten
 from runtime.errors import UsageError
 from runtime.op import Batch
 from runtime.world import World
+from training.flat import elementwise
+from training.network import Network
 
 WRAPPED = "module."  # what FullyShardedModule puts before the names of a block's leaves
 
@@ -60,6 +62,21 @@ def _divides(module: nn.Module, size: int) -> bool:
     return bool(leaves) and trained and all(leaf.ndim and leaf.shape[0] % size == 0 for leaf in leaves)
 
 
+def check_sharded(network: Network, evaluated: bool) -> None:
+    """Raises UsageError for what shards (any shape) can't serve: optimizers that mix numbers, evaluations."""
+    if evaluated:
+        raise UsageError(
+            "distributed.strategy=fsdp evaluates nothing while weights are sharded; give eval_every=null "
+            "~traces.evaluation, and evaluate the checkpoint afterwards with eval_checkpoint=..."
+        )
+    for group in (group for update in network.updates for groups in update.optimized for group in groups):
+        if not elementwise(group.optimizer):
+            raise UsageError(
+                f"distributed.strategy=fsdp needs an optimizer that treats every number alike, such as AdamW, got "
+                f"{type(group.optimizer).__name__}; use strategy=data."
+            )
+
+
 def sharded_prefixes(models: dict[str, nn.Module]) -> tuple[str, ...]:
     """What the paths of sharded leaves begin with, model name left out."""
     return tuple(
@@ -99,11 +116,10 @@ class Shards:
         return {self.name(p): self.world.gathered(a) if p in self else a for p, a in arrays.items()}
 
     def own(self, arrays: Batch, like: Batch) -> Batch:
-        """This process's rows of whole arrays, by the paths of `like`; UsageError where they don't divide."""
-        found: Batch = {}
-        for path, array in like.items():
-            if self.name(path) in arrays:
-                whole = arrays[self.name(path)]
-                rows = array.shape[0] if path in self else 0
-                found[path] = whole[self.world.rank * rows : (self.world.rank + 1) * rows] if path in self else whole
+        """This process's rows of whole arrays by the paths of `like`; arrays of unknown names (any shape) stay."""
+        found, known = {}, {self.name(path): path for path in like}
+        for name, whole in arrays.items():
+            path = known.get(name, name)
+            rows = like[path].shape[0] if path in like and path in self else None
+            found[path] = whole if rows is None else whole[self.world.rank * rows : (self.world.rank + 1) * rows]
         return found

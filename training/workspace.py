@@ -15,14 +15,37 @@ from training import checkpoint
 from training.tracking import Tracker
 
 
-class Workspace:
+class Guest:
+    """A run's folder for the processes beside rank 0: they read its checkpoints, write nothing and say nothing."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.checkpoints = folder, folder / "checkpoints"
+
+    def newest(self) -> tuple[Path, dict, dict] | None:
+        """The newest whole checkpoint of this run."""
+        return checkpoint.newest_whole(self.checkpoints)
+
+    def unsaved_tracker_state(self) -> dict[str, Any] | None:
+        """The tracker's state of a run that was killed before its first checkpoint: its rows are to be dropped."""
+        path = self.folder / "trackio_run.json"
+        return {"run_id": json.loads(path.read_text()), "step": -1, "values": {}} if path.exists() else None
+
+    def say(self, text: str) -> None:
+        """Nothing: rank 0 says it."""
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+
+
+class Workspace(Guest):
     """`<root>/<run_name>/`: config.yaml, checkpoints/, metrics.jsonl, summary.json, samples/, log.txt.
 
     An existing folder is refused unless `resume` or `overwrite`; one in which another process lives, always.
     """
 
     def __init__(self, config: DictConfig, folder: Path, overrides: Sequence[str] = ()):
-        self.config, self.folder, self.checkpoints = config, folder, folder / "checkpoints"
+        super().__init__(folder)
+        self.config = config
         self._lock: TextIO | None = None
         self._open_folder(config.resume, config.overwrite)
         plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -58,15 +81,6 @@ class Workspace:
             ]
             path = self.folder / f"resume-{max(taken, default=0) + 1}.yaml"
         path.write_text(OmegaConf.to_yaml(self.config, resolve=True))
-
-    def newest(self) -> tuple[Path, dict, dict] | None:
-        """The newest whole checkpoint of this run."""
-        return checkpoint.newest_whole(self.checkpoints)
-
-    def unsaved_tracker_state(self) -> dict[str, Any] | None:
-        """The tracker's state of a run that was killed before its first checkpoint: its rows are to be dropped."""
-        path = self.folder / "trackio_run.json"
-        return {"run_id": json.loads(path.read_text()), "step": -1, "values": {}} if path.exists() else None
 
     def say(self, text: str) -> None:
         """Prints, and keeps in log.txt."""

@@ -142,9 +142,9 @@ def test_batches_are_numpy_in_the_declared_types():
 
 
 def test_global_random_state_is_untouched():
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
     first(Pipeline(Pairs(100), batch_size=10, ops=[Mix(2)]), 4)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)
+    np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], before)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
@@ -272,10 +272,9 @@ def test_ranks_share_an_epoch_without_overlap(world):
         rows = np.concatenate([b["x"] for r in ranks for b in first(r, steps, epoch * steps)]).ravel()
         assert len(set(rows)) == len(rows) == world * steps * 3
     assert same(first(ranks[-1], 9), first(ranks[-1], 3) + first(ranks[-1], 6, 3))
-    held = [list(r.batches("eval")) for r in ranks]
-    assert len({len(batches) for batches in held}) == 1
-    real = np.concatenate([b["x"][b["mask"] == 1] for batches in held for b in batches]).ravel()
-    assert sorted(real) == list(range(7))
+    for rank in ranks:  # data of other modes is whole for every rank
+        real = np.concatenate([b["x"][b["mask"] == 1] for b in rank.batches("eval")]).ravel()
+        assert real.tolist() == list(range(7))
 
 
 def test_one_rank_of_one_reads_what_no_ranks_read_and_others_draw_their_own():

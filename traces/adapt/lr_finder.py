@@ -60,6 +60,8 @@ class LRFinder(Trace):
     def on_begin(self, data: Data) -> None:
         """Installs the rising rate."""
         estimator, steps = self.estimator, self.estimator.total_steps
+        if estimator.world.many:
+            raise UsageError(f"a range test needs one process, got {estimator.world.size}; distributed.processes=1.")
         if steps is None or steps < 10:
             raise UsageError(f"LRFinder needs max_steps of at least 10, got {steps}.")
         if estimator.step:

@@ -24,6 +24,8 @@ class LRScheduler(Trace):
     rates' ratios to the outer one. Raises UsageError for another argument, or a table of a run without an end.
     """
 
+    everywhere = True
+
     def __init__(self, model: nn.Module, lr_fn: Callable[[Any], Any]):
         super().__init__(mode="train")
         names = [name for name, p in inspect.signature(lr_fn).parameters.items() if p.default is p.empty]
@@ -67,6 +69,8 @@ class WarmupScheduler(Trace):
     target_lr: where the line ends, and the rate from then on unless the update has a schedule. Stands after an
     LRScheduler of the same model. Raises UsageError for warmup_steps below 1.
     """
+
+    everywhere = True
 
     def __init__(self, model: nn.Module, warmup_steps: int, target_lr: float | None = None, start_lr: float = 0.0):
         super().__init__(mode="train")

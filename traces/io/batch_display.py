@@ -10,7 +10,7 @@ from runtime.op import as_tuple
 from runtime.panels import Panel
 from traces.trace import Trace
 from training.data import as_numpy
-from training.estimator import in_steps
+from training.frequency import in_steps
 
 DRAW, SHOW = "visualizers.panels.save_display", "visualizers.panels.show"
 

@@ -10,8 +10,8 @@ from traces.best import Best
 from traces.trace import Trace
 from training.build import load_model, save_model
 from training.data import one_number
-from training.estimator import in_steps
 from training.forward import judged
+from training.frequency import in_steps
 
 
 class ModelSaver(Trace):

@@ -12,7 +12,7 @@ from runtime.timing import StepClock
 from traces.trace import Trace
 from training import checkpoint
 from training.data import Data, plain
-from training.estimator import in_steps
+from training.frequency import in_steps
 
 
 class MetricLogger(Trace):
@@ -92,7 +92,10 @@ class CheckpointSaver(Trace):
     keep_last: newest files kept. keep_best: files kept by the lowest (or highest, mode_best="max") `monitor`, under
     best_*. archive_every: epochs between files that are kept for ever, named <run_name>_epoch_XXXX.
     A failed save (full disk) leaves what is there, says so once a time, and is tried again; a failed last save raises.
+    Of several processes all gather the state, and rank 0 writes it.
     """
+
+    everywhere = True
 
     def __init__(self, every: str | int | None = "1e", keep_last: int = 2, keep_best: int = 0,
                  monitor: str = "eval/loss", mode_best: Literal["min", "max"] = "min",
@@ -118,7 +121,7 @@ class CheckpointSaver(Trace):
         archive = self.archive_every and epoch_end and estimator.epoch % self.archive_every == 0
         if archive or (self.steps and estimator.step % self.steps == 0):
             self._try_save(bool(archive))
-        if estimator.interrupted:
+        if estimator.signal:
             self._last_save()
 
     def on_end(self, data: Data) -> None:
@@ -146,11 +149,15 @@ class CheckpointSaver(Trace):
 
     def _save(self, archive: bool) -> None:
         estimator, workspace = self.estimator, self.estimator.workspace
+        arrays = estimator.state_arrays()
+        if estimator.world.rank:
+            self.saved_at = estimator.step
+            return
         path = workspace.checkpoints / f"step_{estimator.step:08d}.safetensors"
         value = estimator.summary.latest.get(self.monitor)
         better = self._rank(path.name, value)
         meta = {**workspace.meta, **estimator.state_dict(), "tracker": workspace.tracker.state()}
-        checkpoint.save(path, estimator.state_arrays(), meta)
+        checkpoint.save(path, arrays, meta)
         self.saved_at = estimator.step
         if archive:
             self._link(path, path.with_name(f"{workspace.meta['run_name']}_epoch_{estimator.epoch:04d}.safetensors"))

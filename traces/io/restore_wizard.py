@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import UsageError
 from traces.trace import Trace
 from training import checkpoint
-from training.estimator import in_steps
+from training.frequency import in_steps
 
 
 class RestoreWizard(Trace):
@@ -28,6 +29,8 @@ class RestoreWizard(Trace):
     def on_begin(self, data: Any) -> None:
         """Reads the frequency; restores the newest whole file."""
         estimator = self.estimator
+        if estimator.world.many:
+            raise UsageError(f"RestoreWizard needs one process, got {estimator.world.size}; use resume=true.")
         every = f"{self.frequency}e" if isinstance(self.frequency, int) else self.frequency
         self.steps = in_steps(every, estimator.steps_per_epoch, "frequency")
         found = checkpoint.newest_whole(self.folder) if self.folder.is_dir() else None

@@ -15,7 +15,7 @@ from runtime.trees import flatten
 from traces.io.graph import Node, flow
 from traces.trace import Trace
 from training.data import as_numpy, plain
-from training.estimator import in_steps
+from training.frequency import in_steps
 
 BINS = 30
 

@@ -62,7 +62,7 @@ class Traceability(Trace):
     def on_close(self) -> None:
         """Writes it where the run did not come to its end."""
         if self.running:
-            signal = self.estimator.interrupted
+            signal = self.estimator.signal
             self._finish(f"stopped by signal {signal}" if signal else "failed")
 
     def _finish(self, end: str) -> None:
