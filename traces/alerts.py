@@ -28,7 +28,7 @@ class Alerts(Trace):
 
     def __init__(
         self, not_finite: str | None = "error", diverged: str | None = "warn", stalled: str | None = "warn",
-        factor: float = 3.0, window: int = 50, patience: int = 100, seconds: float = 600.0, every: int = 10,
+        factor: float = 3.0, window: int = 20, patience: int = 50, seconds: float = 600.0, every: int = 10,
     ):  # fmt: skip
         super().__init__(mode=("train", "eval"))
         self.levels = {"not_finite": not_finite, "diverged": diverged, "stalled": stalled}
@@ -90,7 +90,7 @@ class Alerts(Trace):
     def _look_finite(self, losses: dict[str, list[float]], mode: str, skipped: int) -> None:
         bad = {name: [value for value in values if not math.isfinite(value)] for name, values in losses.items()}
         told = [f"{mode}{name} = {values[-1]}" for name, values in bad.items() if values]
-        told += [f"{skipped} updates skipped"] * bool(skipped)
+        told += [f"{skipped} update{'s' * (skipped > 1)} skipped"] * bool(skipped)
         if told:
             self.bad_step = self.estimator.step
             self._incident("not_finite", f"a loss or gradient is not finite: {', '.join(told)}")

@@ -88,7 +88,7 @@ def test_nan_and_skipped_updates_are_one_incident_until_there_were_none_for_pati
     assert len(run.told) == 1
     run.go([1.0] * 20, skipped=3)
     assert run.go([1.0] * 5, skipped=4)[1:] == [(55, "alert/not_finite")]
-    assert run.told[1][2].endswith("not finite: 1 updates skipped")
+    assert run.told[1][2].endswith("not finite: 1 update skipped")
 
 
 def test_under_fp16_a_skipped_update_counts_once_the_scale_can_fall_no_further():
@@ -142,7 +142,7 @@ def test_a_run_that_stalls_is_told_once_each_time(capsys):
 def test_levels_and_numbers_are_checked():
     with pytest.raises(UsageError, match="diverged must be one of info, warn, error or null, got 'loud'"):
         Alerts(diverged="loud")
-    with pytest.raises(UsageError, match="factor above 1.*got 50, 100, 10, 1.0 and 600.0"):
+    with pytest.raises(UsageError, match="factor above 1.*got 20, 50, 10, 1.0 and 600.0"):
         Alerts(factor=1.0)
 
 
