@@ -51,6 +51,18 @@ def test_hopeless_trials_end_early_and_are_not_the_best():
     assert sum(trial.state.name == "PRUNED" for trial in search.study.trials) == len(pruned)
 
 
+def test_proposals_keep_away_from_what_fails():
+    def evaluated(search_idx, x, kind):
+        if kind == "bad":
+            raise ValueError("this kind can't be built")
+        return (x - 1) ** 2
+
+    search = OptunaSearch(evaluated, {"x": Interval(-5, 5), "kind": ["a", "b", "bad"]}, 40)
+    search.fit()
+    failed = ["error" in done for done in search.get_search_summary()]
+    assert 1 <= sum(failed[:10]) and sum(failed[10:]) <= 8  # by chance 10 of 30
+
+
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
@@ -87,7 +99,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path):
     assert whole.returncode == resumed.returncode == 0, whole.stderr + resumed.stderr
     assert resumed.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
     states = json.loads(whole.stdout.splitlines()[-1])[1]
-    assert len(states) == 14 and states.count("FAIL") == 1 and "RUNNING" not in states
+    assert len(states) == 14 and states[1] == "PRUNED" and "RUNNING" not in states
     once = (tmp_path / "whole" / "calls").read_text().splitlines()
     assert (tmp_path / "parts" / "calls").read_text().splitlines() == [*once[:12], *once[11:]]
 
@@ -108,8 +120,8 @@ def test_two_trials_at_once_are_all_told_with_numbers_of_their_own(tmp_path):
     assert [done["param"]["search_idx"] for done in summary] == list(range(1, 9))
     assert len({done["param"]["x"] for done in summary}) == 8
     states = [trial.state.name for trial in search.study.trials]
-    assert sorted(states) == ["COMPLETE"] * 7 + ["FAIL"]
-    values = sorted(trial.value for trial in search.study.trials if trial.value is not None)
+    assert sorted(states) == ["COMPLETE"] * 7 + ["PRUNED"]
+    values = sorted(trial.value for trial in search.study.trials if trial.state.name == "COMPLETE")
     assert values == sorted(done["result"]["loss"] for done in summary if "result" in done)
 
 

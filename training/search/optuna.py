@@ -17,7 +17,8 @@ class OptunaSearch(Search):
     params: {name: list of numbers or texts, or Interval}. Where eval_fn has an argument `report`, it is given a
     function: `report(value, step)` tells an intermediate value and is True once the pruner (none, median, hyperband,
     halving; `pruner_options` are its arguments) wants the evaluation to end. What eval_fn returns then is kept and
-    marked "pruned": true; such an evaluation is never the best. The study is in memory or, with `fit(save_dir)`, in
+    marked "pruned": true; such an evaluation is never the best. A failed one counts as pruned at once, so that later
+    proposals keep away from it. The study is in memory or, with `fit(save_dir)`, in
     `<save_dir>/<name>.db`. Proposal i depends on (seed, i) and the values before it, so that a search which was killed
     goes on as if it had not been.
     """
@@ -88,10 +89,8 @@ class OptunaSearch(Search):
         given = {"report": report} if "report" in self.arguments else {}
         done = self._evaluated(parameters, lambda: {"pruned": True} if pruned else {}, **given)
         value = self.value_of(done)
-        if "error" in done or value != value:
-            self.study.tell(trial, state=TrialState.FAIL)
-        elif done.get("pruned"):
-            self.study.tell(trial, state=TrialState.PRUNED)
+        if "error" in done or done.get("pruned") or value != value:
+            self.study.tell(trial, state=TrialState.PRUNED)  # of "failed" ones the sampler would learn nothing
         else:
             self.study.tell(trial, value)
 
