@@ -3,7 +3,8 @@
 usage: python scripts/compress.py checkpoint=outputs/first bits=8 [key=value ...]
 
   checkpoint=PATH      a checkpoint or a run's folder (its newest)
-  bits=8               of the weights of linear layers and embeddings, 2 to 8 (not 7); convolutions keep theirs
+  bits=8               of the weights of linear layers and embeddings, 2 to 8 (not 7); convolutions keep theirs, and so
+                       do TRM and HRM, whose weights are no layers'
   group=64             numbers of a row that share a scale: 32, 64 or 128; layers whose rows don't divide keep theirs
   prune=0.5            share of all weights to set to 0, the least of them over all layers, before they lose bits
   out=FILE             left out: compressed.safetensors in the run's folder

@@ -32,13 +32,13 @@ def kept(models: Models, network: Network) -> dict[str, Any]:
 def prune(models: Models, share: float) -> list[str]:
     """Sets that share of all weights to 0, those of least magnitude over all layers; the paths of the arrays pruned.
 
-    Weights are the floating arrays of two or more axes called "...weight"; biases and norms stay. Of n weights exactly
+    Weights are the floating arrays of two or more axes; biases and norms stay. Of n weights exactly
     round(share n) are 0 afterwards, or more where more were.
     """
     if not 0 < share < 1:
         raise UsageError(f"prune must be a share of the weights above 0 and below 1, got {share}.")
     first, arrays = first_paths(models), snapshot(dict(models))
-    paths = [path for path, array in arrays.items() if first[path] == path and path.endswith("weight")
+    paths = [path for path, array in arrays.items() if first[path] == path
              and array.ndim > 1 and mx.issubdtype(array.dtype, mx.floating)]  # fmt: skip
     if not paths:
         raise UsageError("prune found no weights of two axes or more in this run's models.")
