@@ -119,9 +119,9 @@ def test_weights_and_batch_that_came_with_it():
     assert second.part == "forward" and second.place == "model.rows.0.layers.0"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_module_backward(precision):
-    (one,) = found(step_of(Deep(inside=steep), precision=precision))
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}, {"flatten": True}])
+def test_a_module_backward(options):
+    (one,) = found(step_of(Deep(inside=steep), **options))
     assert (one.part, one.place) == ("backward", "model.rows.1.0.layers.1")
     assert "first leaf without a finite one: model.rows.0.layers.0" in str(one)
 
