@@ -82,10 +82,10 @@ def levenberg_marquardt(
     q[:, :5] = np.log(start[:, :5])
     q[:, 5] = rs if rs is not None else start[:, 5] if start.shape[1] == 6 else 0
     blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
-    parts = [
-        Residuals(z[rows], w[rows], topology, free, beyond).fit(q[rows], steps if free else 0, enough)
-        for rows in blocks
-    ]
+    bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
+    low, high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
+    search = Search(low, high, np.array([LONGEST if i < 5 else np.inf for i in free]), enough=enough)
+    parts = [Residuals(z[rows], w[rows], topology, free).fit(q[rows], steps if free else 0, search) for rows in blocks]
     q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
     names = tuple((*NAMES, "Rs")[i] for i in free)
     variance = squares / max(2 * z.shape[1] - len(free), 1)
@@ -114,60 +114,76 @@ def fit_from_middle(
     return replace(found, **chosen)
 
 
+@dataclass(frozen=True, eq=False)
+class Search:
+    """How `Residuals.fit` goes on, for the k free parameters.
+
+    low, high (k,): ends; longest (k,): step. first, easier, harder: damping, its factors after a good and a bad step. A
+    row is done at a sum of squares of `enough`, or after a step that gains less than `settled` and the share `small` of
+    the sum. levels: None minimises the sum of squares; two relative noise levels minimise that over the level's square,
+    the level being what the sum says, between them. stay (k,): of a normal prior about the start, 1 / variance.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    longest: np.ndarray
+    first: float = FIRST
+    easier: float = EASIER
+    harder: float = HARDER
+    enough: float = 0.0
+    settled: float = np.inf
+    small: float = SMALL
+    levels: tuple[float, float] | None = None
+    stay: np.ndarray | float = 0.0
+
+    def level(self, squares: np.ndarray, points: int) -> np.ndarray:
+        """The noise level (n,) of sums of squares (n,) over `points` real and imaginary parts."""
+        return np.clip(np.sqrt(squares / points), *self.levels) if self.levels else np.ones(len(squares))
+
+
 class Residuals:
     """Relative residuals of rows: spectra z (n, F) at angular frequencies w (n, F), some of ln p and Rs (5) free.
 
     q (n, 6) is ln p and Rs in ohm. Memory is reused: what `linearised` gives are new arrays all the same.
     """
 
-    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int], beyond: float | np.ndarray):
+    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int]):
         self.weight = 1 / np.abs(z)
         self.goal, self.w, self.topology, self.free = z * self.weight, w, topology, free
         self.space = np.empty((len(z), 6 if 5 in free else 5, z.shape[1]), np.complex128)
-        bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
-        self.low, self.high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
 
-    def fit(self, q: np.ndarray, steps: int, enough: float) -> tuple[np.ndarray, ...]:
+    def fit(self, q: np.ndarray, steps: int, search: Search) -> tuple[np.ndarray, ...]:
         """Best q, mean |dZ| / |Z|, steps tried, J^T J and the sum of squares from q (n, 6)."""
-        n, free = len(q), self.free
+        n, free, points = len(q), self.free, 2 * self.w.shape[1]
         q = q.copy()
-        q[:, free] = np.clip(q[:, free], self.low, self.high)
+        start = q[:, free]
+        q[:, free] = np.clip(start, search.low, search.high)
         residual, squares, normal, gradient = self.linearised(q, slice(None))
-        damping, tried, rows = np.full(n, FIRST), np.zeros(n, int), np.nonzero(squares > enough)[0]
+        damping, tried, rows = np.full(n, search.first), np.zeros(n, int), np.nonzero(squares > search.enough)[0]
         for _ in range(steps):
             if not len(rows):
                 break
             at = slice(None) if len(rows) == n else rows
-            here = q[at][:, free]
-            step, gain = self.step(here, normal[at], gradient[at], damping[at])
+            here, weight = q[at][:, free], search.level(squares[at], points) ** -2.0
+            away = here - start[at]
+            pull = gradient[at] * weight[:, None] + away * search.stay
+            step, hoped = damped(search, here, normal[at] * weight[:, None, None], pull, damping[at])
             new = q[at].copy()
-            new[:, free] = np.clip(here + step, self.low, self.high)
+            new[:, free] = np.clip(here + step, search.low, search.high)
             found = self.linearised(new, at)
-            better = found[1] < squares[at]
-            done = better & (squares[at] - found[1] < SMALL * squares[at]) & (gain < SMALL * squares[at])
+            farther = (((new[:, free] - start[at]) ** 2 - away**2) * search.stay).sum(axis=1)
+            gain = (squares[at] - found[1]) * weight - farther
+            better = gain > 0
+            little = np.minimum(search.settled, search.small * squares[at] * weight)
+            done = better & (gain < little) & (hoped < little)
             tried[at] += 1
-            damping[at] *= np.where(better, EASIER, HARDER)
+            damping[at] *= np.where(better, search.easier, search.harder)
             kept = rows[better]
             q[kept] = new[better]
             for old, fresh in zip((residual, squares, normal, gradient), found, strict=True):
                 old[kept] = fresh[better]
-            rows = rows[~done & (damping[rows] < 1e8) & (squares[rows] > enough)]
+            rows = rows[~done & (damping[rows] < 1e8) & (squares[rows] > search.enough)]
         return q, residual, tried, normal, squares
-
-    def step(self, here, normal, gradient, damping) -> tuple[np.ndarray, np.ndarray]:
-        """The damped step (n, k), and how much it should lower the sum of squares, (n,)."""
-        held = (here <= self.low) & (gradient > 0) | (here >= self.high) & (gradient < 0)
-        diagonal = np.einsum("nii->ni", normal)
-        diagonal = diagonal + 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
-        matrix = normal * ~(held[:, :, None] | held[:, None])
-        k = matrix.shape[1]
-        matrix[:, range(k), range(k)] = np.where(held, 1.0, diagonal * (1 + damping[:, None]))
-        right = np.where(held, 0.0, -gradient)
-        step = np.linalg.solve(matrix, right[..., None])[..., 0]
-        logarithms = step[:, : sum(i < 5 for i in self.free)]
-        if logarithms.shape[1]:
-            step = step * np.minimum(1, LONGEST / np.maximum(np.abs(logarithms).max(axis=1, keepdims=True), 1e-300))
-        return step, np.abs((right * step).sum(axis=1))
 
     def linearised(self, q: np.ndarray, at) -> tuple[np.ndarray, ...]:
         """At q (n, 6): mean |r|, |r|^2, J^T J and J^T r of the residuals r = (Z_model - Z) / |Z|."""
@@ -202,3 +218,23 @@ class Residuals:
         free = self.free
         return (np.abs(off).mean(axis=1), np.einsum("nf,nf->n", flat, flat), normal[:, free][:, :, free],
                 gradient[:, free])  # fmt: skip
+
+
+def damped(
+    search: Search, here: np.ndarray, normal: np.ndarray, pull: np.ndarray, damping: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The damped step (n, k) from here (n, k), and how much it should lower what is minimised, (n,).
+
+    normal (n, k, k), pull (n, k): half the second and first derivatives, the first without and the second with the
+    prior's.
+    """
+    held = (here <= search.low) & (pull > 0) | (here >= search.high) & (pull < 0)
+    diagonal = np.einsum("nii->ni", normal) + search.stay
+    diagonal = diagonal + 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
+    matrix = normal * ~(held[:, :, None] | held[:, None])
+    k = matrix.shape[1]
+    matrix[:, range(k), range(k)] = np.where(held, 1.0, diagonal * (1 + damping[:, None]))
+    right = np.where(held, 0.0, -pull)
+    step = np.linalg.solve(matrix, right[..., None])[..., 0]
+    step /= np.maximum((np.abs(step) / search.longest).max(axis=1, keepdims=True), 1)
+    return step, np.abs((right * step).sum(axis=1))

@@ -6,12 +6,13 @@ from math import lgamma
 import numpy as np
 
 from domains.eis import CELL, LOWEST
-from domains.eis_fit import Residuals
+from domains.eis_fit import Residuals, Search
 from evaluation.eis_likelihood import Problem
 
 FREEDOM = 5.0  # degrees of freedom of the proposals' tails
 LONGEST = 1.0  # cells of a step
-SETTLED, MOST = 0.1, 0.75  # twice the nats that a step of so many circuits gains at the end of the search
+SETTLED = 0.1  # twice the nats that a circuit's last step gains
+DAMPING = (1e-3, 0.1, 10.0)  # at first, and its factors after a good and a bad step
 HOPELESS = 12.0  # nats of a component's mass below the largest
 
 
@@ -55,44 +56,17 @@ def around(problem: Problem, places: np.ndarray, reach: float, steps: int, bound
     q = np.concatenate([np.log(LOWEST) + places * CELL, np.full((count, 1), problem.rs[0])], axis=1)
     moving = free + [5] if problem.rs_free else free
     z, w = (np.broadcast_to(row, (count, points // 2)) for row in (problem.spectrum.z, _angular(problem)))
-    residuals = Residuals(z, w, problem.topology, moving, 1.0)
+    residuals = Residuals(z, w, problem.topology, moving)
     stay = np.array([(reach * CELL[i]) ** -2 for i in free] + [0.0] * problem.rs_free)
-    ends = np.stack(
-        [np.append(np.log(LOWEST) + bound * CELL, rs) for bound, rs in zip(bounds, problem.rs, strict=True)]
-    )
-    ends, start, limit = ends[:, moving], q[:, moving], np.append(LONGEST * CELL, np.inf)[moving]
-
-    def level(squares: np.ndarray) -> np.ndarray:
-        return np.clip(np.sqrt(squares / points), *problem.levels)
-
-    damping, diagonal = np.full(count, 1e-3), np.arange(len(moving))
-    _, squares, normal, gradient = residuals.linearised(q, slice(None))
+    low, high = (np.append(np.log(LOWEST) + bound * CELL, rs)[moving] for bound, rs in
+                 zip(bounds, problem.rs, strict=True))  # fmt: skip
     if problem.rs_free:  # the best one for each start: it is linear
+        _, _, normal, gradient = residuals.linearised(q, slice(None))
         q[:, 5] = np.clip(q[:, 5] - gradient[:, -1] / normal[:, -1, -1], *problem.rs)
-        _, squares, normal, gradient = residuals.linearised(q, slice(None))
-    for _ in range(steps if moving else 0):
-        at, weight = q[:, moving], level(squares) ** -2.0
-        matrix = normal * weight[:, None, None]
-        pull = -gradient * weight[:, None] - (at - start) * stay
-        held = (at <= ends[0]) & (pull < 0) | (at >= ends[1]) & (pull > 0)
-        matrix *= ~(held[:, :, None] | held[:, None])
-        own = matrix[:, diagonal, diagonal] + stay
-        matrix[:, diagonal, diagonal] = np.where(held, 1, own * (1 + damping[:, None]) + 1e-12)
-        step = np.linalg.solve(matrix, np.where(held, 0, pull)[..., None])[..., 0]
-        step /= np.maximum((np.abs(step) / limit).max(axis=1, keepdims=True), 1)
-        trial = q.copy()
-        trial[:, moving] = np.clip(at + step, *ends)
-        found = residuals.linearised(trial, slice(None))
-        far = (((trial[:, moving] - start) ** 2 - (at - start) ** 2) * stay).sum(axis=1)
-        gain = (squares - found[1]) * weight - far
-        better = gain >= 0
-        q[better] = trial[better]
-        for old, new in zip((squares, normal, gradient), found[1:], strict=True):
-            old[better] = new[better]
-        damping = np.where(better, damping / 10, damping * 10)
-        if (better & (gain < SETTLED)).mean() > MOST:
-            break
-    scale = level(squares)
+    longest = np.append(LONGEST * CELL, np.inf)[moving]
+    search = Search(low, high, longest, *DAMPING, settled=SETTLED, small=1.0, levels=problem.levels, stay=stay)
+    q, _, _, normal, squares = residuals.fit(q, steps if moving else 0, search)
+    scale, diagonal = search.level(squares, points), np.arange(len(moving))
     precision = normal / scale[:, None, None] ** 2
     precision[:, diagonal, diagonal] += stay + 1e-12
     if problem.rs_free:  # at an end of its range it does not make up for the others

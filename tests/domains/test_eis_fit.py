@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from domains import eis
-from domains.eis_fit import BEYOND, fit_from_middle, levenberg_marquardt, middle
+from domains.eis_fit import BEYOND, Residuals, Search, fit_from_middle, levenberg_marquardt, middle
 from domains.eis_noise import noisy
 from runtime.errors import UsageError
 
@@ -158,3 +158,44 @@ def test_mistakes_are_told():
         levenberg_marquardt(FREQUENCIES, z, CIRCUIT, "series", {"Rx": 1.0})
     with pytest.raises(UsageError, match="one resistance"):
         levenberg_marquardt(FREQUENCIES, z, CIRCUIT, "series", rs=None)
+
+
+@pytest.mark.parametrize("levels", [(0.02, 0.02), (1e-3, 0.2)])
+def test_a_prior_about_the_start_and_the_noise_level_are_part_of_what_is_minimised(levels):
+    """At the end no step of a thousandth makes the sum better: squares over the level's square, and away^2 stay."""
+    rng, frequencies = np.random.default_rng(3), eis.default_frequencies(20)
+    truth = np.array([300.0, 800.0, 3000.0, 1e-6, 2e-5])
+    z = noisy(eis.impedance(truth, frequencies, "series"), 0.02, rng)
+    start, free = np.append(np.log(truth) + 0.4, 0.0)[None], list(range(5))
+    stay = np.array([9.0, 40.0, 0.0, 400.0, 1e4])
+    search = Search(np.full(5, -50.0), np.full(5, 50.0), np.full(5, 0.5), small=1e-9, levels=levels, stay=stay)
+    residuals = Residuals(z[None], 2 * np.pi * frequencies[None], "series", free)
+    q, _, _, _, squares = residuals.fit(start, 80, search)
+    level = search.level(squares, 40)[0]
+    assert level == pytest.approx(np.clip(np.sqrt(squares[0] / 40), *levels))
+
+    def total(step: np.ndarray) -> float:
+        at = q[0, :5] + step
+        off = np.abs(eis.impedance(np.exp(at), frequencies, "series") - z) ** 2 / np.abs(z) ** 2
+        return off.sum() / level**2 + (stay * (at - start[0, :5]) ** 2).sum()
+
+    steps = 1e-3 * np.concatenate([np.eye(5), -np.eye(5)])
+    assert min(map(total, steps)) > total(np.zeros(5))
+    assert np.abs(q[0, 4] - start[0, 4]) < 0.1 < np.abs(q[0, 2] - start[0, 2])  # held by the prior, and not
+
+
+def test_no_step_makes_what_is_minimised_larger():
+    rng, frequencies = np.random.default_rng(4), eis.default_frequencies(12)
+    z = noisy(eis.impedance(draw(300), frequencies, "parallel"), 0.02, rng)
+    start = np.concatenate([np.log(draw(300, 1)), np.zeros((300, 1))], axis=1)
+    stay, level = np.full(5, 0.05), 2.0
+    search = Search(np.full(5, -50.0), np.full(5, 50.0), np.full(5, 9.0), 1e-9, levels=(level, level), stay=stay)
+    residuals = Residuals(z, np.tile(2 * np.pi * frequencies, (300, 1)), "parallel", list(range(5)))
+
+    def total(q: np.ndarray) -> np.ndarray:
+        off = np.abs(eis.impedance(np.exp(q[:, :5]), frequencies, "parallel") - z) ** 2 / np.abs(z) ** 2
+        return off.sum(axis=1) / level**2 + (stay * (q[:, :5] - start[:, :5]) ** 2).sum(axis=1)
+
+    once, twice = (residuals.fit(start, steps, search)[0] for steps in (1, 2))
+    assert (total(once) <= total(start) + 1e-9).all() and (total(twice) <= total(once) + 1e-9).all()
+    assert (total(twice) < total(start)).mean() > 0.9
