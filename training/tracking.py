@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import UsageError
+
 ALERT = "alert/"  # what the names of values that are alerts begin with
 
 
@@ -47,15 +49,18 @@ class Tracker:
         self.finish()
 
     def _open(self) -> None:
-        """Opens the trackio run, that of `run_id` or a new one."""
+        """Opens the trackio run, that of `run_id` or a new one; UsageError if trackio refuses a name or setting."""
         import trackio
 
         config = {key.lstrip("_"): value for key, value in self.config.items()}
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._run = trackio.init(
-                project=self.project, name=self.name, config=config, embed=False,
-                resume="allow" if self.run_id else "never", auto_log_cpu=False, auto_log_gpu=False,
-            )  # fmt: skip
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._run = trackio.init(
+                    project=self.project, name=self.name, config=config, embed=False,
+                    resume="allow" if self.run_id else "never", auto_log_cpu=False, auto_log_gpu=False,
+                )  # fmt: skip
+        except ValueError as error:  # a project's name, the level of a webhook
+            raise UsageError(f"trackio does not start: {error}") from error
         if self.run_id:
             self._run.id = self.run_id  # trackio resumes by name, and another run may bear this one's
             self._reconcile()

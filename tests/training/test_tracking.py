@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 from trackio.sqlite_storage import SQLiteStorage
 
+from runtime.errors import UsageError
 from training.tracking import Tracker
 
 
@@ -131,3 +132,9 @@ def test_alerts_after_a_kill_are_those_of_the_rows(tmp_path, lost):
     far = tracker(tmp_path / "a", one.name, "alerts-elsewhere")
     far.replay(f"{one.run_id}-replayed")  # however often
     assert alerts(far) == want and dashboard(far)[4] == (5, {"loss": 1.0})
+
+
+def test_a_setting_that_trackio_refuses_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_WEBHOOK_MIN_LEVEL", "loud")
+    with pytest.raises(UsageError, match="trackio does not start: Invalid alert level 'loud'. Expected one of: info"):
+        tracker(tmp_path / "a").start()
