@@ -9,6 +9,7 @@ import pytest
 
 import launcher
 from scripts import search, sweep_folder, sweep_report, trials
+from scripts.compose import compose
 from tests.scripts import sweeping
 from training.summary import Summary
 
@@ -78,6 +79,7 @@ def test_edits_after_the_launch_reach_no_trial(main, command, monkeypatch):
     configs = Path("configs").resolve()
     shutil.copytree(sweep_folder.CONFIGS, configs)
     monkeypatch.setattr(sweep_folder, "CONFIGS", configs)
+    monkeypatch.setattr(compose, "__defaults__", (configs,))  # what a trial would read without its sweep's copy
     file, depths = configs / "model" / "mlp.yaml", []
     assert "depth: 3" in file.read_text()
 
