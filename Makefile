@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRA := $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),cuda,cpu),cpu)
 
-.PHONY: setup check test test-slow fuzz bench bench-gpu smoke docs
+.PHONY: setup check test test-slow fuzz bench bench-gpu smoke docs docs-images
 
 setup: ## a virtual environment with everything for development
 	$(PYTHON) -m venv $(VENV)
@@ -40,3 +40,6 @@ smoke: ## one short run from the command line to a checkpoint
 
 docs: ## the documentation as a static site in site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-images: docs ## docs/images/site_*.png: the site in a Chromium without a window
+	$(BIN)/python scripts/screenshot_docs.py out=docs/images

@@ -5,6 +5,7 @@ python scripts/list_ops.py
 Read from the sources, so that no optional package is needed.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,11 +81,17 @@ def grouped(root: Path = ROOT) -> dict[str, list[Class]]:
     }
 
 
+def untagged(text: str) -> str:
+    """The text with what Markdown would take for a tag, and a browser would hide, escaped where it is not code."""
+    parts = text.split("`")
+    return "`".join(re.sub("<(?=[a-zA-Z/])", "&lt;", part) if i % 2 == 0 else part for i, part in enumerate(parts))
+
+
 def page(root: Path = ROOT) -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for title, ones in grouped(root).items():
-        lines = [f"- **{one.name}** (`{one.module}`): {one.sentence}" for one in ones]
+        lines = [f"- **{one.name}** (`{one.module}`): {untagged(one.sentence)}" for one in ones]
         parts.append("\n".join([f"## {title} ({len(ones)})", "", *lines, ""]))
     return "\n".join(parts)
 

@@ -34,6 +34,12 @@ def test_nothing_is_fetched_from_elsewhere(site):
         assert not re.search(r"url\(\W?(https?:)?//|@import", path.read_text()), path
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_no_word_is_taken_for_a_tag_and_lost(path):
+    text = re.sub(r"^```.*?^```|<!--.*?-->|`[^`\n]*`", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"<[a-zA-Z/][^\n]{0,20}", text)
+
+
 def test_the_search_finds_words_of_the_pages(site):
     text = (site / "search" / "search_index.js").read_text()
     index = json.loads(text[text.index("{") : text.rindex("}") + 1])

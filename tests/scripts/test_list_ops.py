@@ -112,6 +112,10 @@ def test_an_entry_is_a_name_an_import_path_and_a_sentence(tree):
     assert f"- **Yours** (`ops.losses.mine`): `partial(Mine, alpha=2)`: {sentence}" in lines
 
 
+def test_what_looks_like_a_tag_is_shown_and_code_stays_as_it_is():
+    assert list_ops.untagged("as <mode>/x, `<mode>`, 0 < a <= 1") == "as &lt;mode>/x, `<mode>`, 0 < a <= 1"
+
+
 def test_every_entry_has_a_sentence_and_what_needs_no_extra_imports():
     entries = [one for ones in list_ops.grouped().values() for one in ones]
     assert len(entries) > 250
