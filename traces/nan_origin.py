@@ -37,7 +37,7 @@ class NaNOrigin(Trace):
         self.held.enter_context(watched({"step": step}, self._keep))
 
     def _keep(self, name: str, thing: Any, given: tuple, out: Any) -> Any:
-        batch, key, _, _, phases, ds_id = given[0]
+        batch, key, _, _, phases, ds_id, *_ = given[0]
         self.kept.append((batch, key, phases, ds_id))
         return out
 

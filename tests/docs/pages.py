@@ -23,6 +23,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import scripts.arguments
+import scripts.processes
 import training.checkpoint
 import training.experiment
 
@@ -168,6 +169,7 @@ def composes(words: list[str], command: str) -> None:
     with (
         patch.object(training.experiment, "build", stop),  # what assemble, and all that opens a run, begins with
         patch.object(training.checkpoint, "find", stop),
+        patch.object(scripts.processes, "together", stop),
         patch.object(scripts.arguments.OmegaConf, "to_object", stop),  # the last line of `parse`
         patch.object(argparse.ArgumentParser, "parse_args", then_stop),
     ):
