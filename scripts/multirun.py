@@ -4,10 +4,15 @@ Hydra's sweeper chooses the jobs and its launcher (hydra/launcher=...) places th
 """
 
 import math
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import runtime.blas  # noqa: F401  before mlx: a worker of a launcher imports this module first
+
+# isort: split
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,11 +25,15 @@ from scripts.trials import CHECKED, Processes, Trial
 from training.estimator import Interrupted
 from training.signals import caught
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def multirun(arguments: list[str]) -> int:
     """Runs all jobs that have not ended; the exit status: 0, or 1 if a job crashed. UsageError for mistakes."""
     import hydra
 
+    # a launcher's workers (Slurm's, say) start in another folder and must find this module
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     given = [text for text in arguments if not text.startswith("-")]
     hydras = [text for text in given if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     if moved := [text for text in hydras if text.startswith(("hydra.sweep.", "hydra.run."))]:
@@ -56,6 +65,7 @@ def multirun(arguments: list[str]) -> int:
 
 def job(config: DictConfig) -> float:
     """One job; its held-out loss, NaN for one that crashed, so that sweepers of any kind go on."""
+    multiprocessing.set_start_method("spawn", force=True)  # joblib's workers have a way that their children don't know
     hydras: Any = HydraConfig.get()
     overrides, processes = list(hydras.overrides.task), Processes()
     sweep = Path(hydras.sweep.dir)

@@ -75,10 +75,11 @@ def test_run_names_are_never_retyped(name):
     assert compose([f"run_name={name}"]).run_name == name
 
 
-def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_an_error(tmp_path):
+@pytest.mark.parametrize("place", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["one", "joblib"])
+def test_a_sweep_goes_on_after_a_failed_job_and_exits_with_an_error(tmp_path, place):
     done = subprocess.run(
         [sys.executable, ROOT / "launcher.py", "--multirun", *TINY[1:], "run_name=s", "model.hidden=-4,4",
-         "evaluation=none"],
+         "evaluation=none", *place],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "job 0 (model.hidden=-4) failed: " in done.stderr, done.stderr

@@ -171,7 +171,7 @@ class Estimator:
                     key = step_key(self.seed, self.step, micro, self.world.rank)
                     last = micro == accumulate - 1
                     asked = self.agreement.asks(bool(self._reason), self.interrupted) if last else ()
-                    data = step(batch, key, wanted[ds_id], last, phases, ds_id, asked)
+                    data = step(batch, key, wanted[ds_id], last, phases, ds_id, asked=asked)
                 mx.async_eval(step.state, data)
                 if before is not None:
                     mx.eval(before)  # one step may run ahead of the host, not more
@@ -205,7 +205,7 @@ class Estimator:
     def _done(self) -> bool:
         if self.total_steps is not None and self.step >= self.total_steps:
             return True
-        if self.max_time is not None and self.elapsed >= self.max_time:
+        if self.max_time is not None and self.elapsed >= self.max_time and self.world.rank == 0:
             self.stop(f"max_time of {self.max_time:g} s reached")
         if self.world.many:
             return self.agreement.ended or bool(self.agreement.signal)

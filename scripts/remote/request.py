@@ -39,11 +39,16 @@ class Request:
 
 
 def prepare(overrides: list[str], options: Options) -> Request:
-    """Checks the name, configuration and data of a run; UsageError for anything wrong in them."""
+    """Checks the name, configuration and data of a run, which takes a process for each GPU; UsageError for mistakes."""
     name = run_name_of(overrides)
     if name is None:
         raise UsageError("run_name is missing; name your run: python launcher.py --backend modal run_name=first.")
+    gpus = int(options.gpu.partition(":")[2] or 1)
+    if gpus > 1 and not any(text.lstrip("+").startswith("distributed.processes=") for text in overrides):
+        overrides = [*overrides, f"distributed.processes={gpus}"]
     config: Any = compose(overrides)
+    if config.distributed.processes != gpus:
+        raise UsageError(f"distributed.processes={config.distributed.processes} needs as many GPUs, got {options.gpu}.")
     if config.eval_checkpoint is not None:
         raise UsageError("eval_checkpoint works here only; a run on Modal is evaluated by scripts/modal_app.py fid.")
     if config.device == "cpu":

@@ -102,8 +102,6 @@ def main(arguments: list[str], provider: Provider | None = None) -> int:
         if backend == "local":
             raise UsageError("--backend local takes none of these flags; leave --backend out to run here.")
         request = prepare(overrides, options)
-        if ":" in options.gpu:
-            print(f"note: the launcher trains on one GPU; of {options.gpu} the others stay idle.", file=sys.stderr)
         if options.dry_run:
             print(json.dumps(spec_of(request), indent=2))
             return 0

@@ -94,6 +94,7 @@ def runs(folder: Path) -> dict[str, str]:
     """What two processes do; `folder` holds "killed" and "carried by one" already."""
     said = {name: run(folder / name, *options) for name, options in OPTIONS.items()}
     said["killed"] = run(folder / "killed", "resume=true")
+    said["timed out"] = run(folder / "timed out", "max_steps=100000", "max_time=0.01")
     said["stopped"] = run(folder / "stopped", *at(7, 1, signal.SIGTERM), "save_every=null")
     said["went on"] = run(folder / "stopped", "resume=true", "save_every=null")
     said["carried"] = run(folder / "carried", *CARRY)

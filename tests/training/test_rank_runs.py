@@ -64,6 +64,8 @@ def test_weights_and_rows_are_those_of_one_process_at_the_doubled_batch(folder, 
 def test_decisions_of_rank_0_are_all_processes(said, folder):
     assert said[0]["stopped early"].startswith("loss has not improved") and said[1]["stopped early"] == "finished"
     assert checkpoint.find(folder / "stopped early").name == "step_00000020.safetensors"
+    assert said[0]["timed out"] == "max_time of 0.01 s reached"
+    assert int(checkpoint.find(folder / "timed out").stem.removeprefix("step_")) < 20  # before the end of an epoch
     rates = [row["train/learning_rate"] for row in record(folder / "slower") if "train/learning_rate" in row]
     assert rates[-1] < 0.2 * rates[0]
 

@@ -22,6 +22,19 @@ def test_a_run_without_files_needs_none():
     assert request.job != prepare(["run_name=1.10"], Options()).job and not request.resume
 
 
+def test_several_gpus_take_a_process_each():
+    two = Options(gpu="H100:2")
+    assert prepare(["run_name=x"], two).overrides == ["run_name=x", "distributed.processes=2"]
+    assert prepare(["run_name=x", "distributed.processes=2"], two).overrides == [
+        "run_name=x",
+        "distributed.processes=2",
+    ]
+    with pytest.raises(UsageError, match="distributed.processes=3 needs as many GPUs, got H100:2"):
+        prepare(["run_name=x", "distributed.processes=3"], two)
+    with pytest.raises(UsageError, match="distributed.processes=2 needs as many GPUs, got H100"):
+        prepare(["run_name=x", "distributed.processes=2"], Options(gpu="H100"))
+
+
 def test_data_must_be_here_or_said_to_be_on_the_volume():
     with pytest.raises(UsageError, match="data/fashion_mnist is not here.*--data-on-volume"):
         prepare(FASHION, Options())
