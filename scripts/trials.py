@@ -58,6 +58,11 @@ class Trial:
         temporary.replace(self.folder / "trial.json")
         return record
 
+    def begin(self) -> Record:
+        """Its record from here on, with a value under every name."""
+        return self.write(trial=self.number, status="running", values=self.values, overrides=list(self.overrides),
+                          metrics={}, steps=None, seconds=None, exit_status=None, error=None)  # fmt: skip
+
     def ended(self) -> bool:
         """Whether it ended in an earlier sitting, with the same overrides; a pruned one asks again."""
         record = self.record()
@@ -76,8 +81,7 @@ def run_here(trial: Trial, report: Report | None = None) -> Record:
     name = f"run_name={run_name_of(list(trial.overrides))}_{trial.number}"  # in the dashboard
     overrides = [*(text for text in trial.overrides if not text.startswith("run_name=")), name]
     traces = [] if report is None else [Prune(report, trial.metric or CHECKED)]
-    trial.write(trial=trial.number, status="running", values=trial.values, overrides=list(trial.overrides),
-                metrics={}, steps=None, seconds=None, exit_status=None, error=None)  # fmt: skip
+    trial.begin()
     began = time.perf_counter()
     try:
         config = compose([*overrides, *(["resume=true"] if begun else [])], trial.sweep / "configs")
@@ -138,6 +142,7 @@ class Processes:
         process = context.Process(target=_work, args=(theirs, trial, report is not None, self.output))
         if self._signal:
             raise Interrupted(self._signal)
+        trial.begin()  # here too: the process may die before it comes so far
         process.start()
         theirs.close()
         self.running.add(process)

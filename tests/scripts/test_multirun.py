@@ -2,6 +2,8 @@
 
 import csv
 import json
+import multiprocessing.resource_tracker
+import multiprocessing.spawn
 import shutil
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from scripts.compose import compose
 from tests.scripts import sweeping
 from training.summary import Summary
 
+IN_A_PROCESS = trials.Processes.run
 QUICK = ["run_name=s", "trackio.enabled=false"]
 
 
@@ -96,3 +99,12 @@ def test_edits_after_the_launch_reach_no_trial(main, command, monkeypatch):
         main(command)
     assert main([*command, "resume=true"]) == 0
     assert depths == [(1, 3), (2, 3), (2, 3)] and "depth: 9" in file.read_text()
+
+
+def test_a_process_that_cannot_start_has_a_whole_record(tmp_path, monkeypatch, capsys):
+    multiprocessing.resource_tracker.ensure_running()  # with the real Python
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", b"/bin/false")
+    trial = trials.Trial(tmp_path, 0, ("run_name=x",), {"seed": 0})
+    record = IN_A_PROCESS(trials.Processes(), trial)
+    assert record["status"] == "crashed" and record["exit_status"] == 1 and record["metrics"] == {}
+    assert sweep_report.conclude(tmp_path, "eval/loss") == [record] and "1 crashed" in capsys.readouterr().out
