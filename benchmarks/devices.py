@@ -4,7 +4,8 @@ python benchmarks/devices.py --processes 1,2 --model unet36 --precision bf16 --s
 
 The batch of each process is fixed (weak scaling), so that "ratio" is how many times the samples a second of the first
 world. --losses N: the first N losses of one process at the batch of all against those of all, on the same rows, noise
-and times. One JSON line a piece, as soon as it is done; the first world warms the kernel cache for the next.
+and times, and against those of one process that has the rows in reverse: what the order of sums alone does. One JSON
+line a piece, as soon as it is done; the first world warms the kernel cache for the next.
 """
 
 import argparse
@@ -62,12 +63,12 @@ class Rows:
 
     steps_per_epoch = 10**9
 
-    def __init__(self, shape: tuple[int, ...], world: World):
+    def __init__(self, shape: tuple[int, ...], world: World, backwards: bool = False):
         rng = np.random.default_rng(0)
         whole = (shape[0] * world.size, *shape[1:])
         drawn = [{"x": np.tanh(rng.standard_normal((whole[0], *[1] * (len(whole) - 1))) + rng.standard_normal(whole)),
                   "x0": rng.standard_normal(whole)} for _ in range(KEPT)]  # fmt: skip
-        own = slice(world.rank, None, world.size)
+        own = slice(None, None, -1) if backwards else slice(world.rank, None, world.size)
         self.kept = [{name: array[own].astype(np.float32) for name, array in batch.items()} for batch in drawn]
 
     def get_ds_ids(self, mode: str) -> list[str]:
@@ -85,21 +86,24 @@ class Rows:
             start += 1
 
 
-def spread(world: World, count: int, key: mx.array) -> mx.array:
+def spread(world: World, backwards: bool, count: int, key: mx.array) -> mx.array:
     """The times t (B,) of this process's rows, evenly spread over the rows of all, so that nothing is random."""
-    return (mx.arange(count) * world.size + world.rank + 0.5) / (count * world.size)
+    times = (mx.arange(count) * world.size + world.rank + 0.5) / (count * world.size)
+    return times[::-1] if backwards else times
 
 
-def estimator(name: str, batch: int, precision: str, world: World, strategy: str, fixed: bool) -> Estimator:
+def estimator(
+    name: str, batch: int, precision: str, world: World, strategy: str, fixed: bool, backwards: bool = False
+) -> Estimator:
     """A model from seed 0 on the loop that the launcher runs, without traces. fixed: times are not random."""
     shape, make = MODELS[name]
     mx.random.seed(0)
     model = make(shape[1:])
     if strategy == "fsdp":
         shard(model, world)
-    objective = FlowMatching(times=partial(spread, world) if fixed else None)
+    objective = FlowMatching(times=partial(spread, world, backwards) if fixed else None)
     network = Network([ObjectiveOp(model, objective), UpdateOp(model, "loss", adamw, 1e-4, clip=1.0)])
-    rows = Rows((batch, *shape[1:]), world)
+    rows = Rows((batch, *shape[1:]), world, backwards)
     return Estimator(rows, network, epochs=None, max_steps=0, eval_every=None, precision=precision, world=world)
 
 
@@ -134,9 +138,9 @@ def speed(given: argparse.Namespace, world: World) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def losses(given: argparse.Namespace, world: World, batch: int) -> list[float]:
+def losses(given: argparse.Namespace, world: World, batch: int, backwards: bool = False) -> list[float]:
     """The losses of the first steps, the same rows, noise and times whatever the world."""
-    made = estimator(given.model, batch, given.precision, world, given.strategy, fixed=True)
+    made = estimator(given.model, batch, given.precision, world, given.strategy, True, backwards)
     step, batches = made.train_step, made.pipeline.batches("train", 0)
     return [np.asarray(step(to_device(next(batches)), step_key(0, i, 0, world.rank))["loss"]).item()
             for i in range(given.losses)]  # fmt: skip
@@ -154,9 +158,12 @@ def worker(given: argparse.Namespace) -> None:
             print(json.dumps(line), file=lines, flush=True)
             print(json.dumps(line), flush=True)
         if given.losses:
-            own = losses(given, world, given.batch * (given.most if world.size == 1 else 1))
+            batch = given.batch * (given.most if world.size == 1 else 1)
+            own = {"losses": losses(given, world, batch)}
+            if world.size == 1:
+                own["reordered"] = losses(given, world, batch, backwards=True)
             if world.rank == 0:
-                print(json.dumps({"losses": own}), file=lines, flush=True)
+                print(json.dumps(own), file=lines, flush=True)
 
 
 def pieces(given: argparse.Namespace) -> None:
@@ -194,7 +201,8 @@ def compare(found: dict[tuple[int, str], dict], last: tuple[int, str]) -> None:
     if first == 1 and new.get("losses"):
         one, many = np.array(base["losses"]), np.array(new["losses"])
         line["losses"] = [round(v, 6) for v in (one[0], one[-1], many[0], many[-1])]
-        line["largest_relative_difference"] = float(f"{np.abs(many / one - 1).max():.3g}")
+        found_by = {"largest_relative_difference": many, "of_reordered_rows": np.array(base["reordered"])}
+        line |= {name: float(f"{np.abs(other / one - 1).max():.3g}") for name, other in found_by.items()}
     print(json.dumps(line), flush=True)
 
 
