@@ -133,11 +133,8 @@ def _parameters(experiment: Experiment) -> int:
 def _conclusion(experiment: Experiment, workspace: Guest, summary: Summary) -> str:
     metrics = {k: v for k, v in summary.latest.items() if k.startswith("eval/")}
     lines = [f"{summary.reason} after {summary.steps:,} steps in {experiment.estimator.elapsed:.1f} s of training", ""]
-    lines += table(metrics)
-    lines += [
-        "",
-        *(f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/")),
-    ]
+    lines += [*table(metrics), ""] if metrics else []
+    lines += [f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/")]
     lines += [f"record      {workspace.folder}/metrics.jsonl, summary.json"]
     if workspace.checkpoints.is_dir():
         lines += [f"checkpoint  {workspace.checkpoints}"]
