@@ -12,7 +12,7 @@ ARGUMENTS = json.loads(Path(__file__).with_name("fixtures_arguments.json").read_
 KINDS = {"ops": "op", "traces": "trace", "runtime": "schedule"}
 # What of theirs is not taken here: TensorFlow's or notebooks' matters, and what is not built (yet)
 LEFT_OUT = {
-    "op.ModelOp": {"gradients", "intermediate_layers"},
+    "op.ModelOp": {"gradients"},
     "trace.LRScheduler": {"ds_id"},
     "trace.BestModelSaver": {"save_architecture"},
     "trace.ModelSaver": {"save_architecture"},

@@ -52,7 +52,7 @@ def test_methods_on_the_grid(runs, tmp_path, capsys, monkeypatch):
 
 
 def test_methods_off_the_grid(runs, tmp_path):
-    rows = table(tmp_path, "grid=false", "topology=parallel", f"checkpoint={runs / 'eis_parallel'}", "samples=40")
+    rows = table(tmp_path, "grid=false", "topology=parallel", f"checkpoint={runs / 'eis_parallel'}", "samples=200")
     assert list(rows) == [*FITS, "network", "network + likelihood", "exact posterior"]
     assert rows[FITS[1]]["worst_error_of_fit"] == 1
     assert rows["exact posterior"]["error_TER_of_fit"] < 3 < rows["network"]["error_TER_of_fit"]
