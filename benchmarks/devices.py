@@ -30,7 +30,7 @@ import runtime.blas  # noqa: E402, F401  before mlx
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks.step_mlx import UNET36, adamw  # noqa: E402
+from benchmarks.step_mlx import UNET36, Batches, adamw, advance  # noqa: E402
 from benchmarks.turns import command, resident_gb  # noqa: E402
 from losses.flow_matching import FlowMatching  # noqa: E402
 from models.dit import DiT  # noqa: E402
@@ -58,10 +58,8 @@ MODELS = {  # the batch of a process first
 KEPT = 4  # batches made once and given in turn
 
 
-class Rows:
+class Rows(Batches):
     """A pipeline of which every process gets its own rows: those of a batch of all, every size-th from `rank` on."""
-
-    steps_per_epoch = 10**9
 
     def __init__(self, shape: tuple[int, ...], world: World, backwards: bool = False):
         rng = np.random.default_rng(0)
@@ -70,14 +68,6 @@ class Rows:
                   "x0": rng.standard_normal(whole)} for _ in range(KEPT)]  # fmt: skip
         own = slice(None, None, -1) if backwards else slice(world.rank, None, world.size)
         self.kept = [{name: array[own].astype(np.float32) for name, array in batch.items()} for batch in drawn]
-
-    def get_ds_ids(self, mode: str) -> list[str]:
-        """One data set without a name."""
-        return [""]
-
-    def ds_id_at(self, mode: str, number: int) -> str:
-        """Always that one."""
-        return ""
 
     def batches(self, mode: str, start: int) -> Iterator[dict[str, np.ndarray]]:
         """An endless iterator."""
@@ -110,11 +100,7 @@ def estimator(
 def advanced(made: Estimator, steps: int) -> float:
     """Takes so many more steps and waits for them; seconds of one."""
     made.world.wait()
-    begin = time.perf_counter()
-    made.total_steps = made.step + steps
-    made.fit(warmup=False)
-    mx.eval(made.train_step.state)
-    return (time.perf_counter() - begin) / steps
+    return advance(made, steps)
 
 
 def speed(given: argparse.Namespace, world: World) -> dict[str, Any]:
