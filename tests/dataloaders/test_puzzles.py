@@ -121,9 +121,9 @@ def test_a_batch_of_768_is_augmented_in_milliseconds(tmp_path):
     data, rng = Puzzles(str(tmp_path), "train", "sudoku", passes=20), np.random.default_rng(0)
     rows, times = data.order(rng)[:768], []
     for _ in range(10):
-        began = time.perf_counter()
+        began = time.process_time()
         data.take(rows, rng)
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     assert min(times) < 0.03  # about 5 ms; a loop over the rows takes 60
 
 

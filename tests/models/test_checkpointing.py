@@ -146,6 +146,7 @@ def peak(checkpoint, slope):
 
 # measured: 31% and 23%
 @pytest.mark.parametrize(("slope", "share"), [(False, 0.33), (True, 0.25)])
+@pytest.mark.usefixtures("still_memory")
 def test_less_is_kept(slope, share):
     assert peak(True, slope) < share * peak(False, slope), (peak(True, slope), peak(False, slope))
 

@@ -119,6 +119,7 @@ class Through(TRM):
         return y, z
 
 
+@pytest.mark.usefixtures("still_memory")
 def test_cycles_without_gradients_take_no_memory():
     sizes = {"hidden": 32, "heads": 2, "layers": 2, "low": 2, "prefix": 1, "mixer": "mlp"}
     x = mx.zeros((32, 15), mx.int32)

@@ -140,6 +140,7 @@ def run(op):
     return op(volumes(), Context("eval", mx.random.key(0), mx.array(0), mx.array(0)))
 
 
+@pytest.mark.usefixtures("still_memory")
 def test_evaluation_holds_one_slice_at_a_time():
     class Wide(nn.Module):
         def __call__(self, x):

@@ -60,6 +60,7 @@ def test_device_info_has_the_description_and_what_mlx_tells():
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.int32])
+@pytest.mark.usefixtures("still_memory")
 def test_synchronize_computes_what_it_is_given_wherever_it_is(dtype):
     def held(*wrapped):
         """Bytes that computing a million lazy zeros adds."""

@@ -3,6 +3,7 @@
 import mmap
 
 import mlx.core as mx
+import pytest
 
 from runtime import memory
 from runtime.memory import memory_usage, rss
@@ -10,6 +11,7 @@ from runtime.memory import memory_usage, rss
 MIB = 2**20
 
 
+@pytest.mark.usefixtures("still_memory")
 def test_an_array_counts_once_it_is_evaluated():
     mx.clear_cache()
     mx.reset_peak_memory()

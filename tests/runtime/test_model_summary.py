@@ -27,6 +27,7 @@ def test_names_shapes_counts_memory_types_and_notes():
     assert not any(row.output for row in rows.values())
 
 
+@pytest.mark.usefixtures("still_memory")
 def test_output_shapes_of_an_example_of_which_nothing_is_computed():
     x, active = mx.ones((1 << 20, 4)) * 1, mx.get_active_memory()
     rows = by_path(Nest(), x)

@@ -67,6 +67,7 @@ def test_tree_map_names_where_nests_differ(other, place):
         tree_map(lambda x, y: x, {"a": [mx.array(1), mx.array(2)]}, other)
 
 
+@pytest.mark.usefixtures("still_memory")
 def test_detach_passes_no_gradient_and_lets_go_of_what_made_it():
     def loss(x):
         return (detach({"a": [x * 2]})["a"][0] * x).sum()

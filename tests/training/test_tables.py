@@ -147,6 +147,7 @@ def test_an_evaluation_gets_rows_and_changes_none():
     np.testing.assert_array_equal(rows_of(step), start)
 
 
+@pytest.mark.usefixtures("still_memory")
 def test_a_table_is_never_copied_and_no_leaf():
     model = Scale()
     model.table = Table(500_000, 64)
