@@ -92,7 +92,7 @@ def work(arguments: list[str]) -> None:
         raise UsageError("nothing was asked for; needed: bits=8, prune=0.5 or both.")
     device.select(given.device)  # type: ignore[arg-type]  # it refuses other words
     file = checkpoint.find(given.checkpoint)
-    out = Path(given.out) if given.out else file.parent.parent / "compressed.safetensors"
+    out = Path(given.out) if given.out else checkpoint.home(file) / "compressed.safetensors"
     print(compress(file, out, given))
     if given.evaluate:
 

@@ -18,7 +18,6 @@ from scripts.arguments import at_least, parse, weights
 from scripts.class_pictures import classifier
 from scripts.sampling import add_data, check_samples, labels
 from solvers.dopri5 import Dopri5
-from training import compressed
 from training.experiment import as_run, open_learner
 from training.learner import Learner
 from visualizers.curves import read_metrics
@@ -175,7 +174,7 @@ def work(arguments: list[str]) -> None:
         raise UsageError(f"there is no run {given.run}; needed: a run's folder or a checkpoint.")
     file, meta, config, learns = open_learner(given.run, weights(given.ema))
     run = as_run(file, meta, config, learns, data=False)
-    home = file.parent if compressed.META in meta else file.parent.parent
+    home: Any = run.folder
     known = curves(home / "metrics.jsonl")
     try:
         known = suits(run, learns, given) | known

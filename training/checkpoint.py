@@ -98,6 +98,11 @@ def find(given: str | Path) -> Path:
     return path
 
 
+def home(file: Path) -> Path:
+    """The run's folder that a checkpoint lies in; the file's own folder where that is no folder of checkpoints."""
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
 def checksum(arrays: dict[str, mx.array], text: str) -> str:
     """A BLAKE2 digest over names, shapes, types, contents and the metadata text."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)

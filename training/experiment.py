@@ -116,8 +116,8 @@ def as_run(file: Path, meta: dict[str, Any], config: DictConfig, learns: Learner
     plugins = tuple(config.plugins)
     solver: Any = build(config.solver, plugins=plugins)
     pipeline = build(config.dataloaders, plugins=plugins) if data else None
-    folder = file.parent.parent
-    return Run(config, learns.model, learns.objective, pipeline, solver, folder, meta["step"], meta, learns.models)
+    place = checkpoint.home(file)
+    return Run(config, learns.model, learns.objective, pipeline, solver, place, meta["step"], meta, learns.models)
 
 
 def open_learner(path: str | Path, ema: float | bool = True) -> tuple[Path, dict[str, Any], DictConfig, Learner]:

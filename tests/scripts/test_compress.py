@@ -77,6 +77,7 @@ def test_other_scripts_open_the_file_and_it_is_small(run, tmp_path, capsys):
     assert (
         f"{before / 1e6:.3f} MB of weights before, {size / 1e6:.3f} MB after" in said and "3 layers in 8 bits" in said
     )
+    assert load_run(out).folder == tmp_path and load_run(checkpoint.find(run)).folder == run
     assert said.count("\n") == 1 and size - len(json.dumps(checkpoint.metadata(out))) - 3_000 < 0.4 * before
     assert sample.main([f"checkpoint={out}", f"out={tmp_path}/s.npz", "num_samples=20", "device=cpu"]) == 0
     with np.load(tmp_path / "s.npz") as stored:
