@@ -2,15 +2,16 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from runtime.errors import UsageError
+from runtime.rate_controller import RateController
 from traces.trace import Trace
-from training.data import Data
+from training.data import Data, one_number
 
 Rate = Callable[[mx.array], mx.array]
 
@@ -22,22 +23,31 @@ class LRScheduler(Trace):
     lr_fn must depend on its argument alone: it is traced into the step, and where it can't be (it branches on its
     argument, say) a table of its values is. What ReduceLROnPlateau lowers multiplies it. Parameter groups keep their
     rates' ratios to the outer one. Raises UsageError for another argument, or a table of a run without an end.
+
+    lr_fn may be a RateController: from the losses that the update goes by, in
+    training and, where there are any, in evaluation, it multiplies the rate that the update has anyway at the end of
+    every `frequency` epochs, after the evaluation that is due there. Logged as <mode>/learning_rate_factor.
     """
 
     everywhere = True
 
-    def __init__(self, model: nn.Module, lr_fn: Callable[[Any], Any]):
+    def __init__(self, model: nn.Module, lr_fn: Callable[[Any], Any] | RateController):
+        self.model, self.controller = model, cast(Any, lr_fn if isinstance(lr_fn, RateController) else None)
+        self._installed: Any = None
+        self._waiting: list[tuple[mx.array, float]] = []  # losses of steps that may still be under way
+        if isinstance(lr_fn, RateController):
+            super().__init__(outputs="learning_rate_factor", mode=("train", "eval"))
+            return
         super().__init__(mode="train")
         names = [name for name, p in inspect.signature(lr_fn).parameters.items() if p.default is p.empty]
         if len(names) != 1 or names[0] not in ("step", "epoch", "time"):
             raise UsageError(f"lr_fn needs one argument named step or epoch, got {', '.join(names) or 'none'}.")
-        self.model, self.lr_fn, self.by_epoch = model, lr_fn, names[0] == "epoch"
-        self._installed: Any = None
+        self.lr_fn, self.by_epoch = lr_fn, names[0] == "epoch"
 
     def on_begin(self, data: Data) -> None:
         """Installs the schedule in the update, once."""
         update = self.estimator.update_of(self.model)
-        if update is self._installed:
+        if self.controller is not None or update is self._installed:
             return
         rate = self._rate()
         for groups in update.optimized:
@@ -47,6 +57,55 @@ class LRScheduler(Trace):
             for group in groups:
                 group.schedule = lambda step, base=base: rate(step) / base
         self._installed = update
+
+    def on_batch_end(self, data: Data) -> None:
+        """Hands the controller the losses of the steps before this one, which are done, so that nobody waits."""
+        if self._decides and data.mode == "train":
+            length = self.controller.frequency * self.estimator.steps_per_epoch
+            self._hand_over()
+            if (loss := data.get(self.estimator.update_of(self.model).loss_name)) is not None:
+                self._waiting.append((loss, (self.estimator.step - 1) % length / length))
+
+    def on_epoch_end(self, data: Data) -> None:
+        """Hands over the loss of an evaluation, and lets the controller choose once all of a cycle is seen."""
+        if not self._decides:
+            return
+        self._hand_over()
+        estimator, update = self.estimator, self.estimator.update_of(self.model)
+        if data.mode == "eval" and update.loss_name in data:
+            self.controller.eval_loss(one_number(data, update.loss_name))
+        evaluated = "eval" in estimator.pipeline.sources and estimator.eval_every
+        last = "eval" if evaluated and estimator.step % estimator.eval_every == 0 else "train"
+        ended = estimator.step % (self.controller.frequency * estimator.steps_per_epoch) == 0
+        if not ended or data.mode != last:
+            return
+        rate = (update.groups[-1].rate(mx.array(estimator.step - 1)) * update.state["scale"]).item()
+        factor = self.controller.multiplier(rate)
+        if factor != 1:
+            update.state["scale"] = update.state["scale"] * factor
+        data.write_with_log(self.outputs[0], factor)
+
+    @property
+    def _decides(self) -> bool:
+        return self.controller is not None and self.estimator.world.rank == 0
+
+    def _hand_over(self) -> None:
+        for loss, progress in self._waiting:
+            self.controller.train_loss(float(cast(float, loss.item())), progress)
+        self._waiting = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the controller remembers; the scale is part of the update's state."""
+        if self.controller is None:
+            return {}
+        self._hand_over()
+        return self.controller.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        if self.controller is not None and state:
+            self._waiting = []
+            self.controller.load_state_dict(state)
 
     def _rate(self) -> Rate:
         """The rate as a function of the update's own step, which counts from 0."""
