@@ -86,7 +86,7 @@ class ARCPass(Evaluator):
         names, tasks, rows = source.names, tasks_beside(source), self.rows(source)
         with progress(len(rows), self.quiet) as bar:
             for batch, real in batches(source, rows, self.batch):
-                *_, (answers, q) = rolled(run, batch, steps)
+                *_, (answers, q, _) = rolled(run, batch, steps)
                 for row in range(real):
                     ballot.add(names[batch["puzzle"][row]], batch["x"][row], answers[row], q[row])
                 bar.update(real)

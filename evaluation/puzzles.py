@@ -25,7 +25,8 @@ STREAM = 3  # second word of the symmetries' random stream
 class Answers:
     """What was found of N puzzles: after each of T supervision steps, and voted on after K of them.
 
-    exact (N, T): whether every token is right. cells (N, T): share of right tokens. q (N, T): halting logits. voted
+    exact (N, T): whether every token is right. cells (N, T): share of right tokens. q (N, T): first halting
+    logits. stops (N, T): whether the model would stop there. voted
     (N, K): whether the answer with most votes is exact. sets (N,): names of the sets they are from, or None. lawful
     (N, K): whether an answer keeps the rules, None where they aren't asked for.
     """
@@ -33,6 +34,7 @@ class Answers:
     exact: np.ndarray
     cells: np.ndarray
     q: np.ndarray
+    stops: np.ndarray
     voted: np.ndarray
     sets: np.ndarray | None
     lawful: np.ndarray | None = None
@@ -43,12 +45,12 @@ class PuzzleAccuracy(Evaluator):
 
     "exact_accuracy" and "cell_accuracy" are of answers after `steps` supervision steps, "exact_accuracy" also after
     each step up to the largest of them; with the names of sets, where the data have such, "exact_accuracy_<set>".
-    "q_halt_accuracy" says how often the sign of the halting logit tells a right answer. "exact_accuracy/halting" and
-    "steps/halting" are of a model that stops once the logit is positive, at the first of `steps` at the latest, and
-    "halted" the share that stops. "exact_accuracy/any" counts what is right after any step up to the first of `steps`:
-    what a check of each answer by the puzzle's rules would stop at. "exact_accuracy/voteN": each puzzle also under
-    N - 1 random symmetries, the answers moved back, the most frequent one taken. "lawful_accuracy" also counts answers
-    that only differ from the label where the rules leave a choice. Names end in the number of puzzles and of steps.
+    "q_halt_accuracy" says how often the sign of the first halting logit tells a right answer. "exact_accuracy/halting"
+    and "steps/halting" are of a model that stops as in training (losses/act.py), at the first of `steps` at the latest,
+    and "halted" the share that stops. "exact_accuracy/any" counts what is right after any step up to that: what a check
+    of each answer by the puzzle's rules would stop at. "exact_accuracy/voteN": each puzzle also under N - 1 random
+    symmetries, the answers moved back, the most frequent one taken. "lawful_accuracy" also counts answers that only
+    differ from the label where the rules leave a choice. Names end in the number of puzzles and of steps.
 
     count: puzzles, evenly spread over the set (None: all). steps: () for the training's number. votes: 1 for none.
     symmetry: "sudoku", for votes. rules: "maze", where any shortest path is lawful; None: none. batch: puzzles at once.
@@ -111,9 +113,9 @@ class PuzzleAccuracy(Evaluator):
             for batch, real in batches(source, rows, self.batch):
                 parts.append(tuple(part[:real] for part in self.judged(run, batch, steps, symmetry, rng)))
                 bar.update(real)
-        exact, cells, q, votes, *lawful = (np.concatenate(column) for column in zip(*parts, strict=True))
+        exact, cells, q, stops, votes, *lawful = (np.concatenate(column) for column in zip(*parts, strict=True))
         sets = getattr(source, "sets", None)
-        return Answers(exact, cells, q, votes, None if sets is None else sets[rows], *lawful)
+        return Answers(exact, cells, q, stops, votes, None if sets is None else sets[rows], *lawful)
 
     def judged(
         self, run: Run, batch: NumpyBatch, steps: Sequence[int], symmetry: Symmetry | None, rng: np.random.Generator
@@ -123,12 +125,13 @@ class PuzzleAccuracy(Evaluator):
         asked = label != IGNORED
         number = np.maximum(asked.sum(axis=1), 1)
         kept = np.array(sorted(steps)) - 1
-        exact, cells, q, own = [], [], [], []
-        for found, logit in rolled(run, batch, max(steps)):
+        exact, cells, q, stops, own = [], [], [], [], []
+        for found, logit, stop in rolled(run, batch, max(steps)):
             wrong = asked & (found != label)
             exact.append(~wrong.any(axis=1))
             cells.append((asked & ~wrong).sum(axis=1) / number)
             q.append(logit)
+            stops.append(stop)
             own.append(found)
         ballots, trust = [np.stack(own)[kept]], [np.stack(q)[kept]]
         for _ in range(self.votes - 1):
@@ -141,7 +144,7 @@ class PuzzleAccuracy(Evaluator):
             trust.append(np.stack([there[step][1] for step in kept]))
         chosen = [voted(np.stack([b[k] for b in ballots]), np.stack([t[k] for t in trust])) for k in range(len(kept))]
         wins = [~(asked & (answer != label)).any(axis=1) for answer in chosen]
-        parts = [exact, cells, q, wins]
+        parts = [exact, cells, q, stops, wins]
         if self.rules is not None:
             parts.append([self.rules(batch["x"], own[step]) for step in kept])
         return tuple(np.stack(part, axis=1) for part in parts)
@@ -153,11 +156,11 @@ def progress(total: int, quiet: bool) -> tqdm:
                 disable=quiet, mininterval=0.2 if sys.stderr.isatty() else 30.0)  # fmt: skip
 
 
-def rolled(run: Run, batch: NumpyBatch, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens (B, S) and halting logits (B,) after each supervision step."""
+def rolled(run: Run, batch: NumpyBatch, steps: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Tokens (B, S), first halting logits (B,) and whether the model would stop (B,) after each supervision step."""
     given = {name: mx.array(value) for name, value in batch.items()}
-    for found, q in run.objective.rollout(run.model, given, steps):  # type: ignore[attr-defined]  # ACT's
-        yield np.array(found), np.array(q.astype(mx.float32))
+    for found, q, stops in run.objective.rollout(run.model, given, steps):  # type: ignore[attr-defined]  # ACT's
+        yield np.array(found), np.array(q.astype(mx.float32)), np.array(stops)
 
 
 def batches(source: Any, rows: np.ndarray, size: int) -> Iterator[tuple[NumpyBatch, int]]:
@@ -186,11 +189,11 @@ def summary(found: Answers, steps: Sequence[int], votes: int = 1) -> dict[str, f
             note("lawful_accuracy", found.lawful[:, index], f"_{step}step")
         if votes > 1:
             note("exact_accuracy", found.voted[:, index], f"_{step}step/vote{votes}")
-    halts, rows = found.q[:, : steps[0]] > 0, np.arange(len(found.q))
-    stop = np.where(halts.any(axis=1), halts.argmax(axis=1), steps[0] - 1)
+    stops, rows = found.stops[:, : steps[0]], np.arange(len(found.q))
+    stop = np.where(stops.any(axis=1), stops.argmax(axis=1), steps[0] - 1)
     note("exact_accuracy", found.exact[rows, stop], "/halting")
     note("steps", stop + 1.0, "/halting")
-    note("halted", halts.any(axis=1))
+    note("halted", stops.any(axis=1))
     note("exact_accuracy", found.exact[:, : steps[0]].any(axis=1), "/any")
     for step in range(1, found.exact.shape[1] + 1):
         note("exact_accuracy", found.exact[:, step - 1], f"_{step}step")

@@ -46,7 +46,7 @@ def by_the_rules(tokens: np.ndarray) -> Done:
     """Done once an answer to puzzles (N, S), tokens, keeps rules and clues: with one solution, it is that."""
     puzzles = to_grids(tokens)
 
-    def done(rows: np.ndarray, found: np.ndarray, q: np.ndarray) -> np.ndarray:
+    def done(rows: np.ndarray, found: np.ndarray, stops: np.ndarray) -> np.ndarray:
         answers = to_grids(found)
         return keeps(puzzles[rows], answers) & sudoku.valid(answers)
 

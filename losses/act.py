@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from domains.puzzles import IGNORED
+from domains.puzzles import IGNORED, halts
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Objective, masked_mean
 
@@ -99,10 +99,9 @@ class ACT(Objective):
         rows = batch.get("rows")
         y, z, logits, q = model(data["x"], y, z, rows)
         last = steps >= self.steps
-        halts = last
+        ends = last
         if self.steps > 1:
-            halts = last | (q[:, 0] > (q[:, 1] if self.q_continue else 0))
-            halts = halts & (steps >= self.least(ctx.key, len(steps)))
+            ends = (last | halts(q, self.q_continue)) & (steps >= self.least(ctx.key, len(steps)))
         loss, metrics = self.losses(logits, q, data["label"])
         if self.q_continue:
             q_next = mx.stop_gradient(model(data["x"], y, z, rows)[3])
@@ -110,9 +109,9 @@ class ACT(Objective):
             loss = loss + 0.5 * binary_cross_entropy(q[:, 1], target)
         metrics["steps"] = steps
         kept = {name: mx.stop_gradient(value.astype(mx.float32)) for name, value in metrics.items()}
-        found = {name: halted_mean(kept[name], halts & counted(data["label"])) for name in METRICS[:4]}
+        found = {name: halted_mean(kept[name], ends & counted(data["label"])) for name in METRICS[:4]}
         found |= {name: kept[name].mean() for name in METRICS[4:]}
-        carry = {"y": y, "z": z, "steps": steps, "halted": mx.stop_gradient(halts), **data}
+        carry = {"y": y, "z": z, "steps": steps, "halted": mx.stop_gradient(ends), **data}
         return loss.mean(), found | {f"carry_{name}": array for name, array in carry.items()}
 
     def least(self, key: mx.array, count: int) -> mx.array:
@@ -147,8 +146,9 @@ class ACT(Objective):
         rows["steps"] = mx.full(len(loss), self.steps)
         return masked_mean(loss, batch.get("mask")), {name: rows[name].astype(mx.float32) for name in METRICS}
 
-    def rollout(self, model, batch: Batch, steps: int | None = None) -> Iterator[tuple[mx.array, mx.array]]:
-        """After every supervision step the predicted tokens (B, S) int32 and the halting logit (B,), unevaluated.
+    def rollout(self, model, batch: Batch, steps: int | None = None) -> Iterator[tuple[mx.array, ...]]:
+        """After every supervision step the predicted tokens (B, S) int32, the first halting logit (B,) and whether the
+        model would stop there (B,), as in training but for exploration.
 
         Without "puzzle" in the batch all have identifier 0. steps: None for those of the training. One step
         is compiled, for each shape of batch["x"] once.
@@ -162,15 +162,14 @@ class ACT(Objective):
             table.check(ids, "puzzle")
         rows = [] if table is None else [table[ids]]
         for _ in range(self.steps if steps is None else steps):
-            y, z, found, q = self._stepper[1](batch["x"], y, z, *rows)
-            mx.eval(y, z, found, q)  # else the graphs of all steps are in memory at once
-            yield found, q
+            y, z, *found = self._stepper[1](batch["x"], y, z, *rows)
+            mx.eval(y, z, found)  # else the graphs of all steps are in memory at once
+            yield tuple(found)
 
-    @staticmethod
-    def _step(model: Any) -> Callable:
+    def _step(self, model: Any) -> Callable:
         def step(x: mx.array, y: mx.array, z: mx.array, rows: mx.array | None = None):
             y, z, logits, q = model(x, y, z, rows)
-            return y, z, logits.argmax(axis=-1).astype(mx.int32), q[:, 0]
+            return y, z, logits.argmax(axis=-1).astype(mx.int32), q[:, 0], halts(q, self.q_continue)
 
         return step
 
@@ -180,7 +179,7 @@ def counted(label: mx.array) -> mx.array:
     return (label != IGNORED).any(axis=-1)
 
 
-def halted_mean(values: mx.array, halts: mx.array) -> mx.array:
+def halted_mean(values: mx.array, ends: mx.array) -> mx.array:
     """The mean of values (B,) over the rows that halt, NaN where none does."""
-    count = halts.sum()
-    return mx.where(count > 0, mx.where(halts, values, 0).sum() / mx.maximum(count, 1), mx.nan)
+    count = ends.sum()
+    return mx.where(count > 0, mx.where(ends, values, 0).sum() / mx.maximum(count, 1), mx.nan)

@@ -30,8 +30,8 @@ SHIPPED = {"sudoku": exports.WEIGHTS / "trm_sudoku.safetensors"}
 KIND = "puzzle_model"  # in the metadata of a file for use alone
 
 
-def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> tuple[nn.Module, int]:
-    """The model in a run's checkpoint, in an exported file or a shipped one ("sudoku"), and its supervision steps.
+def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> tuple[nn.Module, dict]:
+    """The model in a run's checkpoint, in an exported file or a shipped one ("sudoku"), and how it was `trained`.
 
     device: auto, gpu or cpu. ema: of a run, True for the first average kept, a decay, or False for the plain weights.
     Raises UsageError for a run of anything else, and where no weights are shipped.
@@ -40,23 +40,23 @@ def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> t
     file = exports.found(given, SHIPPED)
     if (opened := exported.opened(file, KIND)) is not None:
         model, meta = opened
-        return model, meta["steps"]
+        return model, {"steps": meta["steps"], "q_continue": meta.get("q_continue", False)}
     run = load_run(file, ema, data=False)
-    return run.model, steps_of(run)
+    return run.model, trained(run)
 
 
-def steps_of(run: Run) -> int:
-    """How many supervision steps a run was trained for; UsageError for one of anything but puzzles."""
+def trained(run: Run) -> dict[str, Any]:
+    """A run's supervision steps and whether it has HRM's q_continue; UsageError for a run of anything but puzzles."""
     objective: Any = run.objective
     if not hasattr(objective, "rollout"):
         raise UsageError(f"needed: a run of loss=act, a model of puzzles; this one's is {type(objective).__name__}.")
-    return objective.steps
+    return {"steps": objective.steps, "q_continue": objective.q_continue}
 
 
 def export(given: str | Path, out: str | Path, ema: bool | float = True) -> None:
-    """Writes the model of a run for use alone (training/exported.py) with its number of supervision steps."""
+    """Writes the model of a run for use alone (training/exported.py) with how it was trained."""
     run = load_run(given, ema, data=False)
-    exported.export(run, out, KIND, steps=steps_of(run))
+    exported.export(run, out, KIND, **trained(run))
 
 
 def work(arguments: list[str]) -> None:

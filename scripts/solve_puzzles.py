@@ -158,9 +158,10 @@ def work(arguments: list[str]) -> None:
     ends_in((".txt", ".csv"), out=given.out)
     ends_in((".png", ".gif"), picture=given.picture)
     model, trained = load(given.checkpoint, given.device, weights(given.ema))
-    steps = given.steps or trained
+    steps = given.steps or trained["steps"]
     puzzles, solutions, numbers = read(given.puzzles, side_of(model))
-    solver = PuzzleSolver(model, given.batch or (8 if mx.default_device() == mx.Device(mx.cpu) else 512))
+    size = given.batch or (8 if mx.default_device() == mx.Device(mx.cpu) else 512)
+    solver = PuzzleSolver(model, size, trained["q_continue"])
     began = time.perf_counter()
     total, unit = (len(puzzles), "puzzle") if given.vote == 1 else (None, "try")
     with tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False,

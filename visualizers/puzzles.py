@@ -43,7 +43,7 @@ class PuzzlePicture:
         batch = source.take(rows, np.random.default_rng(0))
         objective: Any = run.objective
         given = {key: mx.array(value) for key, value in batch.items()}
-        answers = np.stack([np.array(found) for found, _ in objective.rollout(run.model, given)])
+        answers = np.stack([np.array(found) for found, *_ in objective.rollout(run.model, given)])
         kind = self.kind or kind_of(run.pipeline.shape[0], run.pipeline.classes)
         return kind, batch["x"], answers, batch["label"]
 

@@ -29,19 +29,23 @@ def puzzles():
 
 
 @pytest.fixture(scope="module")
-def rollout(model, puzzles):
-    """Tokens (T, N, S) and halting logits (T, N) after each step."""
-    steps = list(ACT().rollout(model, {"x": mx.array(puzzles)}, STEPS))
-    return np.stack([np.array(found) for found, _ in steps]), np.stack([np.array(q) for _, q in steps])
+def rolled(model, puzzles):
+    """By q_continue: tokens (T, N, S), halting logits (T, N) and where the model stops (T, N) after each step."""
+
+    def steps(q_continue):
+        found = ACT(q_continue=q_continue).rollout(model, {"x": mx.array(puzzles)}, STEPS)
+        return tuple(np.stack([np.array(part) for part in parts]) for parts in zip(*found, strict=True))
+
+    return {q_continue: steps(q_continue) for q_continue in (False, True)}
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8, 64])
-@pytest.mark.parametrize("done", [never, halting])
-def test_every_puzzle_gets_what_a_plain_rollout_gives_it(model, puzzles, rollout, batch, done):
+@pytest.mark.parametrize(("done", "q_continue"), [(never, False), (halting, False), (halting, True)])
+def test_every_puzzle_gets_what_a_plain_rollout_gives_it(model, puzzles, rolled, batch, done, q_continue):
     told = []
-    found = PuzzleSolver(model, batch)(puzzles, STEPS, done, told.append)
-    tokens, q = rollout
-    halts = q > 0
+    found = PuzzleSolver(model, batch, q_continue)(puzzles, STEPS, done, told.append)
+    tokens, q, halts = rolled[q_continue]
+    assert np.array_equal(halts, q > 0) != q_continue  # HRM's rule is another one
     stop = np.where(halts.any(axis=0), halts.argmax(axis=0), STEPS - 1) if done is halting else np.full(23, STEPS - 1)
     assert done is never or len(set(stop)) > 2  # some leave early, some stay
     rows = np.arange(23)
@@ -75,8 +79,8 @@ def test_nothing_to_solve(model):
     assert PuzzleSolver(model, 4)(np.zeros((0, S), np.int32), STEPS).tokens.shape == (0, S)
 
 
-def test_the_path_is_that_of_a_plain_rollout(model, puzzles, rollout):
+def test_the_path_is_that_of_a_plain_rollout(model, puzzles, rolled):
     found = PuzzleSolver(model, 4)(puzzles[:3], STEPS)
     path = PuzzleSolver(model, 4).path(puzzles[:3], STEPS)
-    np.testing.assert_array_equal(path, rollout[0][:, :3])
+    np.testing.assert_array_equal(path, rolled[False][0][:, :3])
     np.testing.assert_array_equal(path[-1], found.tokens)

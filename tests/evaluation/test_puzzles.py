@@ -35,17 +35,18 @@ class Rows(list):
 
 
 class Scripted(Objective):
-    """Answers by a function of the batch and the step, after `seen` batches are noted."""
+    """Answers by a function of the batch and the step, notes the batches `seen`; stops where q exceeds a bound."""
 
-    def __init__(self, answer, steps=3):
-        self.answer, self.steps, self.seen = answer, steps, []
+    def __init__(self, answer, steps=3, bound=0.0):
+        self.answer, self.steps, self.bound, self.seen = answer, steps, bound, []
 
     def rollout(self, model, batch, steps):
         x = np.array(batch["x"])
         self.seen.append(x)
         for step in range(1, steps + 1):
             found, q = self.answer(x, np.array(batch["label"]), step)
-            yield mx.array(found.astype(np.int32)), mx.array(np.broadcast_to(q, len(x)).astype(np.float32))
+            logits = mx.array(np.broadcast_to(q, len(x)).astype(np.float32))
+            yield mx.array(found.astype(np.int32)), logits, logits > self.bound
 
 
 def run_of(objective, rows, model=None):
@@ -75,11 +76,16 @@ def test_accuracies_by_step_by_set_and_at_the_halt_are_those_counted_by_hand():
 def test_a_model_that_halts_too_early_is_judged_by_what_it_had_then():
     exact = np.array([[False, True], [True, False], [False, False]])
     q = np.array([[1.0, 1.0], [-1.0, 2.0], [-1.0, -1.0]])
-    found = summary(Answers(exact, exact.astype(float), q, exact[:, :1], None), [2])
+    found = summary(Answers(exact, exact.astype(float), q, q > 0, exact[:, :1], None), [2])
     assert found["exact_accuracy_3/halting"] == 0.0 and found["exact_accuracy_3_2step"] == pytest.approx(1 / 3)
     assert found["exact_accuracy_3/any"] == pytest.approx(2 / 3)
     assert found["steps_3/halting"] == pytest.approx(5 / 3) and found["halted_3"] == pytest.approx(2 / 3)
     assert found["q_halt_accuracy_3_2step"] == pytest.approx(2 / 3)
+
+
+def test_when_a_model_stops_is_its_own_rule_and_its_logit_is_judged_all_the_same():
+    found = PuzzleAccuracy(quiet=True)(run_of(Scripted(by_blanks, bound=2.0), Rows(10)))  # q is 1 or -1: it never does
+    assert found["halted_10"] == 0 and found["steps_10/halting"] == 3 and found["q_halt_accuracy_10_3step"] == 1
 
 
 def test_of_a_maze_any_shortest_path_is_lawful():
@@ -167,7 +173,7 @@ def test_a_real_model_is_judged_by_its_own_rollout():
     objective, rows = ACT(steps=3), Rows(6)
     model.eval()
     batch = {name: mx.array(np.stack([row[name] for row in rows])) for name in rows[0]}
-    right = np.stack([np.array(found) == np.array(batch["label"]) for found, _ in objective.rollout(model, batch)])
+    right = np.stack([np.array(found) == np.array(batch["label"]) for found, *_ in objective.rollout(model, batch)])
     found = PuzzleAccuracy(batch=4, quiet=True)(run_of(objective, rows, model))
     assert found["cell_accuracy_6_3step"] == pytest.approx(right[2].mean()) and 0 < right[2].mean() < 1
     _, metrics = objective.judge(model, batch)

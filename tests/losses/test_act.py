@@ -100,6 +100,23 @@ def test_halted_rows_take_new_data_and_the_others_keep_theirs():
     assert float(out["steps"]) == STEPS
 
 
+def test_a_model_stops_in_a_rollout_where_it_halts_in_training():
+    class Undecided(Counter):
+        """Its second halting logit is 1: tokens 3 and 4 say to halt, 3 alone says more loudly to go on."""
+
+        def __call__(self, x, y, z, rows=None):
+            y, z, logits, q = super().__call__(x, y, z, rows)
+            return y, z, logits, mx.stack([q[:, 0], mx.ones(len(x))], axis=1)
+
+    first, model = batch_of([2, 3, 4]), Undecided()
+    for q_continue, stops in ((False, [False, True, True]), (True, [False, False, True])):
+        objective = ACT(STEPS, exploration=0.0, q_continue=q_continue)
+        _, out = objective(model, first | objective.initial_carry(model, first), context())
+        _, q, found = next(objective.rollout(model, first))
+        assert out["carry_halted"].tolist() == found.tolist() == stops
+        assert q.tolist() == [-0.5, 0.5, 1.5]
+
+
 def test_labels_are_those_of_the_puzzle_a_row_works_on():
     objective, model = ACT(STEPS, exploration=0.0), Counter()
     first = batch_of([1])

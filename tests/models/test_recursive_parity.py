@@ -158,7 +158,7 @@ def test_evaluation_equals_the_reference(kind):
     wanted = FIXTURES[kind]["evaluation"]
     found = list(objective.rollout(model, batch))
     assert len(found) == len(wanted["steps"]) == STEPS
-    for (predictions, q), step in zip(found, wanted["steps"], strict=True):
+    for (predictions, q, _), step in zip(found, wanted["steps"], strict=True):
         assert predictions[0].tolist() == step["predictions"]
         same(np.array(q), step["q"], "halting logit")
     loss, metrics = objective(model, batch, Context("eval", mx.random.key(0), mx.array(0), mx.array(0)))

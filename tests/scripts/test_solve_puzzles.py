@@ -53,7 +53,7 @@ def file(small, tmp_path_factory):
 class Exact:
     """Stands for a perfect model, in the place of PuzzleSolver; its answers take two steps."""
 
-    def __init__(self, model, batch):
+    def __init__(self, model, batch, q_continue):
         self.batch = batch
 
     def __call__(self, tokens, steps, done, told=int):
@@ -151,8 +151,8 @@ def test_a_model_of_other_puzzles_is_refused():
 
 
 def test_an_exported_file_holds_the_weights_in_16_bits_and_the_steps(small, file):
-    model, steps = puzzle_models.load(file, "cpu")
-    assert steps == 4 and isinstance(model, TRM) and not model.training
+    model, trained = puzzle_models.load(file, "cpu")
+    assert trained == {"steps": 4, "q_continue": False} and isinstance(model, TRM) and not model.training
     own = flatten(small.parameters())
     assert flatten(model.parameters()).keys() == own.keys()
     for name, array in flatten(model.parameters()).items():
@@ -160,6 +160,19 @@ def test_an_exported_file_holds_the_weights_in_16_bits_and_the_steps(small, file
         np.testing.assert_array_equal(np.array(array), np.array(own[name]).astype(np.float16), name)
     assert file.stat().st_size < 2 * sum(array.size for array in own.values()) + 4096
     assert checkpoint.load(file)[1]["step"] == 7
+
+
+def test_when_the_model_stops_is_as_it_was_trained(small, lines, tmp_path, monkeypatch, capsys):
+    """Its halting logits are .5 and 1: TRM stops at once, HRM never before the last step."""
+    model = TRM(**SIZES)
+    model.q_weight, model.q_bias = mx.zeros((2, 16)), mx.array([0.5, 1.0])
+    for q_continue, taken in ((False, 1), (True, 4)):
+        run = run_of(model, ACT(steps=4, q_continue=q_continue))
+        monkeypatch.setattr(puzzle_models, "load_run", lambda *_, run=run, **__: run)
+        out = tmp_path / f"{taken}.safetensors"
+        puzzle_models.export("outputs/r", out)
+        assert solve_puzzles.main([f"checkpoint={out}", f"puzzles={lines}", "halt=model", "device=cpu"]) == 0
+        assert f"{taken:.2f} steps a puzzle" in capsys.readouterr().out
 
 
 def test_an_embedding_of_the_puzzles_goes_along(tmp_path):
@@ -175,7 +188,7 @@ def test_an_embedding_of_the_puzzles_goes_along(tmp_path):
     assert mx.array_equal(found.table[mx.array([0, 1])], model.table[mx.array([0, 1])]).item()
     puzzles = np.array([sudoku.parse(line, 1, 4) for line in FOUR], np.int32) + 1
     batch = {"x": mx.array(puzzles), "puzzle": mx.zeros(2, mx.int32)}
-    *_, (tokens, q) = ACT().rollout(found, batch, 3)
+    *_, (tokens, q, _) = ACT().rollout(found, batch, 3)
     solved = PuzzleSolver(found, 2)(puzzles, 3)
     np.testing.assert_array_equal(solved.tokens, np.array(tokens))
     np.testing.assert_allclose(solved.q, np.array(q), atol=1e-4)
@@ -196,7 +209,7 @@ def test_what_is_no_puzzle_model_is_told(small, file, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="no weights are shipped for sudoku"):
         puzzle_models.load("sudoku", "cpu")
     with pytest.raises(UsageError, match="a run of loss=act, a model of puzzles; this one's is Objective"):
-        puzzle_models.steps_of(run_of(small, Objective()))
+        puzzle_models.trained(run_of(small, Objective()))
     large = TRM(**SIZES)
     large.head = large.head + 1e5
     with pytest.raises(UsageError, match="head are not finite in 16 bits"):
