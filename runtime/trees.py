@@ -39,6 +39,31 @@ def _inside(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from ((field.name, getattr(tree, field.name)) for field in fields(tree))
 
 
+def hidden(tree: Any, path: str = "") -> Iterator[str]:
+    """The paths of tuples and sets in a nest of modules that hold arrays or modules: MLX sees no parameters in them.
+
+    Private names are left out: what stands there is meant to be no parameter.
+    """
+    items: list[tuple[Any, Any]] = [*tree.items()] if isinstance(tree, dict) else [*enumerate(tree)]
+    if isinstance(tree, nn.Module):
+        items += [*vars(tree).items()]  # MLX keeps a set as a plain attribute
+    for key, value in items:
+        if isinstance(key, str) and key.startswith("_"):
+            continue
+        place = f"{path}.{key}" if path else str(key)
+        if isinstance(value, dict | list):
+            yield from hidden(value, place)
+        elif isinstance(value, tuple | set | frozenset) and _learns(value):
+            yield place
+
+
+def _learns(tree: Any) -> bool:
+    """Whether there is an MLX array or a module in a nest."""
+    if isinstance(tree, mx.array | nn.Module):
+        return True
+    return any(_learns(item) for _, item in _inside(tree))
+
+
 def flatten(tree: Any) -> dict[str, mx.array]:
     """The MLX arrays below `tree` by dotted path; private names ("_x", constants of a module) are left out."""
     return {path: leaf for path, leaf in leaves(tree) if isinstance(leaf, mx.array)}

@@ -16,6 +16,7 @@ from runtime.errors import UsageError
 from runtime.op import Batch, Context, active
 from runtime.scheduler import ScheduledOp
 from runtime.slots import restored_on_error, snapshot, write
+from runtime.trees import hidden
 from runtime.world import ALONE, World
 from training.averaging import averaged, widened
 from training.flat import PARAMETERS, vectors
@@ -49,6 +50,9 @@ class TrainStep:
             raise UsageError(f"accumulate must be at least 1, got {accumulate}.")
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        if unseen := next(hidden(network.models), None):
+            raise UsageError(f"{unseen} is a tuple or set with arrays or modules, which MLX doesn't see and would not "
+                             "train; needed: a list (constants: a name that begins with _).")  # fmt: skip
         self.network, self.accumulate, self.compile, self.world = network, accumulate, compile, world
         self.dtype, self.steps_per_epoch = PRECISIONS[precision], steps_per_epoch
         self.shards = Shards(network.models, world)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import UsageError
-from runtime.trees import count_parameters, detach, flatten, leaves, tree_map, unflatten
+from runtime.trees import count_parameters, detach, flatten, hidden, leaves, tree_map, unflatten
 from tests.runtime.nets import PATHS, TOTAL, TRAINABLE, Nest
 
 Pair = namedtuple("Pair", "left right")
@@ -19,6 +19,18 @@ Pair = namedtuple("Pair", "left right")
 class Held:
     x: mx.array
     note: str = "none"
+
+
+def test_what_mlx_sees_no_parameters_of_is_found_where_it_stands():
+    model = nn.Module()
+    model.rows = [nn.Linear(2, 2), {"deep": (nn.Linear(2, 2),), "sizes": (1, 2)}]
+    model.scales, model.tags, model.own = (1.0, [mx.ones(2)]), {"a", "b"}, (np.ones(2), "constant")
+    model._kept, model.pair = (mx.ones(2),), Pair(3, None)
+    assert list(hidden({"net": model})) == ["net.rows.1.deep", "net.scales"]
+    seen = set(flatten(model.parameters()))
+    assert not seen & {"rows.1.deep.0.weight", "scales.1.0"} and "rows.0.weight" in seen
+    model.several = {mx.ones(2)}
+    assert list(hidden(model))[-1] == "several"
 
 
 def test_flatten_finds_arrays_under_lists_tuples_modules_and_dataclasses():

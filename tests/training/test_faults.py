@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from ops.loss_op import LossOp
 from ops.model_op import ModelOp
 from runtime.device import describe
+from runtime.errors import UsageError
 from tests.traces.small import estimator
 from tests.training.by_hand import KEY, Apply, assert_same, batches, mlp, weights
 from traces.adapt.early_stopping import EarlyStopping
@@ -30,6 +31,14 @@ from training.update import UpdateOp
 class Squared(LossOp):
     def per_sample(self, data, state):
         return (data[0] - data[1]).square().mean(axis=-1)
+
+
+def test_a_model_that_mlx_sees_only_in_part_is_refused_before_it_trains():
+    model = nn.Sequential(nn.Linear(3, 1))
+    TrainStep(regression(model))
+    model.layers = (*model.layers,)
+    with pytest.raises(UsageError, match=r"^model.layers is a tuple or set .* needed: a list"):
+        TrainStep(regression(model))
 
 
 def regression(model, **options):
