@@ -24,9 +24,10 @@ COVERED = 0.99  # of the network's probability, below which a grid's prediction 
 class ProbabilisticEISPredictor:
     """A network with all that makes predictions of it.
 
-    model: as models.eis_predictor, trained on `topology` with `prior` continuous or grid. levels: least and largest
-    relative noise. rs: the largest series resistance in ohm; 0: none. low, high: Hz. samples: weighted circuits of a
-    prediction; drawn: those that the network proposes; width: of a grid's beam.
+    model: as models.eis_predictor, or a flow as scripts.eis_flow wraps it, trained on `topology` with `prior`
+    continuous or (no flow) grid. levels: least and largest relative noise. rs: the largest series resistance in ohm; 0:
+    none. low, high: Hz. samples: weighted circuits of a prediction; drawn: those that the network proposes; width: of a
+    grid's beam.
     """
 
     def __init__(self, model: Any, topology: str, prior: str = "continuous", levels: tuple[float, float] = (1e-3, 5e-2),
@@ -35,6 +36,9 @@ class ProbabilisticEISPredictor:
         check_topology(topology)
         if prior not in ("continuous", "grid"):
             raise UsageError(f"a predictor's prior must be continuous or grid, got {prior!r}.")
+        if prior == "grid" and not hasattr(model, "cells"):
+            raise UsageError(f"a predictor of the grid needs a network with cells(...), such as model=eis_predictor; "
+                             f"{type(model).__name__} has none.")  # fmt: skip
         self.model, self.topology, self.prior, self.low, self.high = model, topology, prior, low, high
         self.levels, self.rs = levels, (rs / RS_SPAN, rs)
         self.samples, self.drawn, self.width = samples, drawn, width
@@ -66,6 +70,8 @@ class ProbabilisticEISPredictor:
         """The network's greedy guess (B, 5) in ohm and farad, of spectra without further checks."""
         given, rs = self.checked(known or {})
         problems = [Problem(spectrum, self.topology, given, self.levels, rs) for spectrum in spectra]
+        if hasattr(self.model, "greedy"):
+            return from_places(np.array(self.model.greedy(*self.encoded(problems)), np.float64))
         return from_places(beam(self.model, *self.encoded(problems), 1, self.prior != "grid")[0][:, 0])
 
     def checked(self, known: Known) -> tuple[dict[int, float], tuple[float, float]]:

@@ -37,8 +37,13 @@ class CircuitLikelihood(Objective):
         asked = 1 - batch["known_mask"]
         cell = -(chosen * asked).sum(axis=-1)
         nll = cell - (density * asked).sum(axis=-1)
-        seen = (batch["x"][..., 3].sum(axis=1) > 0).astype(mx.float32)
-        error = seen * mx.square(model.log_residual(context, batch["candidate"]) - batch["residual"])
+        error = residual_error(model, context, batch)
         loss = masked_mean(nll + self.residual_weight * error, batch)
         rows = {"nll": nll, "cell_nll": cell, "residual_mse": error}
         return loss, {name: mx.stop_gradient(row) for name, row in rows.items()}
+
+
+def residual_error(model, context: mx.array, batch: Batch) -> mx.array:
+    """The squared error (B,) of what a model says of the batch's candidates; 0 in rows without a spectrum."""
+    seen = (batch["x"][..., 3].sum(axis=1) > 0).astype(mx.float32)
+    return seen * mx.square(model.log_residual(context, batch["candidate"]) - batch["residual"])

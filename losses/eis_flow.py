@@ -8,9 +8,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from domains.eis import POINTS
+from losses.conditioning import masked_mean
+from losses.eis import residual_error
 from losses.flow_matching import FlowMatching
 from runtime.errors import UsageError
 from runtime.op import Batch, Context, Field
+
+Carry = Callable[[Field, mx.array], tuple[mx.array, mx.array]]
+Likelihood = Callable[[Field, mx.array], mx.array]
 
 
 class CircuitFlow(FlowMatching):
@@ -18,13 +23,18 @@ class CircuitFlow(FlowMatching):
 
     Known parameters stay where they are: their source point is the data point, so that neither moves, and the error
     there is 0. times: sampler of t (None: uniform). draws: so many pairs of noise and t share one pass of the encoder.
+    residual_weight: as in losses.eis.CircuitLikelihood; 0 leaves the residual's head alone.
     """
 
-    def __init__(self, times=None, draws: int = 4):
+    extras = ("velocity_mse", "residual_mse")
+
+    def __init__(self, times=None, draws: int = 4, residual_weight: float = 0.5):
         super().__init__(times=times, conditions=("context", "known_mask"))
-        if draws < 1:
-            raise UsageError(f"CircuitFlow: draws must be at least 1, got {draws}.")
-        self.draws = draws
+        if draws < 1 or residual_weight < 0:
+            raise UsageError(f"CircuitFlow: draws must be at least 1 and residual_weight at least 0, got {draws} and "
+                             f"{residual_weight}.")  # fmt: skip
+        self.draws, self.residual_weight = draws, residual_weight
+        self.metrics = self.extras  # the loss is more than the velocity's error
 
     def check(self, model: nn.Module) -> None:
         """Raises UsageError for a model without states."""
@@ -33,7 +43,7 @@ class CircuitFlow(FlowMatching):
                              f"{type(model).__name__} has none.")  # fmt: skip
 
     def __call__(self, model, batch: Batch, ctx: Context) -> tuple[mx.array, Batch]:
-        """Loss in float32 and per row "velocity_mse" (B,), both means over the five parameters."""
+        """Loss in float32; per row "velocity_mse", a mean over the five parameters, and "residual_mse", (B,) each."""
         own, key = mx.random.split(ctx.key)
         context = model.encode(batch["x"], batch["known"], batch["known_mask"])
         state, known_mask = model.to_state(batch["target"]), batch["known_mask"]
@@ -42,33 +52,60 @@ class CircuitFlow(FlowMatching):
         rows = {name: mx.repeat(value, self.draws, axis=0) for name, value in rows.items()}
         rows["x0"] = held(mx.random.normal(rows["x"].shape, key=own), rows["x"], rows["known_mask"])
         loss, extra = super().__call__(model.velocity, rows, replace(ctx, key=key))
-        return loss, {name: value.reshape(-1, self.draws).mean(axis=1) for name, value in extra.items()}
+        found = {name: value.reshape(-1, self.draws).mean(axis=1) for name, value in extra.items()}
+        error = mx.zeros(len(context))
+        if self.residual_weight:
+            error = residual_error(model, context.astype(mx.float32), batch)
+            loss = loss + self.residual_weight * masked_mean(error, batch)
+        return loss, found | {"residual_mse": mx.stop_gradient(error)}
 
     def velocity(self, model, **conditions: mx.array) -> Field:
-        """The field of states (B, 5); conditions: "context" (B, hidden) by `encode`, "known_mask" (B, 5)."""
+        """The field of states (B, 5) or (B, S, 5), given "context" (B, hidden) by `encode` and "known_mask" (B, 5)."""
         return super().velocity(model.velocity, **conditions)
 
     def draw(self, model, batch: Batch, noise: mx.array, solver) -> mx.array:
         """Places (B, S, 5) given spectra and known parameters, from standard normal noise (B, S, 5)."""
-        rows = {name: batch[name] for name in ("known", "known_mask")}
-        rows["context"] = model.encode(batch["x"], batch["known"], batch["known_mask"])
-        rows = {name: mx.repeat(value, noise.shape[1], axis=0) for name, value in rows.items()}
-        known, mask = rows.pop("known"), rows["known_mask"]
-        start = held(noise.reshape(-1, 5), model.to_state(known), mask)
-        places = model.to_places(self.sample(model, start, solver, **rows))
-        return held(places, known, mask).reshape(noise.shape)
+        context = model.encode(batch["x"], batch["known"], batch["known_mask"])
+        places, _ = self.carried(model, context, batch["known"], batch["known_mask"], noise, solved(solver))
+        return places
 
-    def log_density(self, model, batch: Batch, likelihood: Callable[[Field, mx.array], mx.array]) -> mx.array:
+    def carried(
+        self, model, context: mx.array, known: mx.array, known_mask: mx.array, noise: mx.array, carry: Carry
+    ) -> tuple[mx.array, mx.array]:
+        """Places (B, S, 5) from standard normal noise (B, S, 5), and ln of their density (B, S), nats of cell widths.
+
+        context (B, hidden): by `encode`; known (B, 5) places where known_mask (B, 5) is 1, which stay and count
+        nothing. carry(field, states): the states at t=1 and ln |det| of their Jacobian, solvers.likelihood.carried
+        with a solver; where that is 0 the second answer says nothing.
+        """
+        known, mask = known[:, None], known_mask[:, None]
+        start = held(noise, model.to_state(known), mask)
+        end, volume = carry(self.velocity(model, context=context, known_mask=known_mask), start)
+        own = -0.5 * mx.square(start) - 0.5 * math.log(2 * math.pi) + model.log_volume(end)
+        log_q = ((1 - mask) * own).sum(axis=-1) - volume
+        return held(model.to_places(end), known, mask), log_q
+
+    def log_density(self, model, batch: Batch, likelihood: Likelihood) -> mx.array:
         """ln p(unknown target | spectrum, known) in nats of cell widths, (B,), as losses.eis.CircuitLikelihood's.
 
         likelihood(field, states): ln of the flow's density (B,), solvers.likelihood.log_likelihood with a solver.
         """
-        mask = batch["known_mask"]
-        context = model.encode(batch["x"], batch["known"], mask)
-        state = model.to_state(batch["target"])
+        context = model.encode(batch["x"], batch["known"], batch["known_mask"])
+        return self.density_at(model, context, batch["target"], batch["known_mask"], likelihood)
+
+    def density_at(
+        self, model, context: mx.array, places: mx.array, mask: mx.array, likelihood: Likelihood
+    ) -> mx.array:
+        """`log_density` (B,) of places (B, 5), known where mask (B, 5) is 1, given what `encode` gave, (B, hidden)."""
+        state = model.to_state(places)
         total = likelihood(self.velocity(model, context=context, known_mask=mask), state)
         # the known ones stay, so that total holds ln N(state) of each, which is -(log_volume + ln 12): taken out again
         return total + model.log_volume(state).sum(axis=1) + math.log(POINTS) * mask.sum(axis=1)
+
+
+def solved(solver) -> Carry:
+    """A solver's states alone, for draws whose density isn't asked for."""
+    return lambda field, start: (solver.solve(field, start), mx.zeros(start.shape[:-1]))
 
 
 def held(free: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:

@@ -1,6 +1,7 @@
 """What an impedance spectrum of any length says, as one vector: the part that every EIS network has in common."""
 
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -27,6 +28,21 @@ def embed(places: mx.array) -> mx.array:
     one_hot = (cell[..., None] == CELLS).astype(mx.float32)
     offset = (places - cell)[..., None] * OFFSET_WAVES
     return mx.concatenate([one_hot, places[..., None] / POINTS - 0.5, mx.sin(offset), mx.cos(offset)], axis=-1)
+
+
+def residual_head(hidden: int) -> list[Linear]:
+    """The layers of `log_residual`."""
+    return [Linear(hidden + 5 * PLACE, hidden // 2), Linear(hidden // 2, 1)]
+
+
+def log_residual(layers: list[Linear], activation: Callable, context: mx.array, places: mx.array) -> mx.array:
+    """log10 of the mean |dZ| over the mean |Z| between the spectrum and circuits at places (..., 5), (...).
+
+    context (..., hidden): what an encoder gives.
+    """
+    flat = embed(places).reshape(*places.shape[:-1], -1).astype(context.dtype)
+    h = activation(layers[0](mx.concatenate([context, flat], axis=-1)))
+    return layers[1](h)[..., 0].astype(mx.float32)
 
 
 def waves(x: mx.array, octaves: mx.array) -> list[mx.array]:

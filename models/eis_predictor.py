@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from domains.eis import POINTS
-from models.eis_encoder import CELLS, PLACE, SpectrumEncoder, embed
+from models.eis_encoder import CELLS, PLACE, SpectrumEncoder, embed, log_residual, residual_head
 from models.linear import Linear
 from models.transformer import Nonlinearity
 from models.truncated_logistic import choose, draw, log_density
@@ -41,7 +41,7 @@ class EISPredictor(nn.Module):
         self.cell = [Linear(hidden // 2, POINTS) for _ in range(5)]
         self.refine = [Linear(hidden // 2 + POINTS, hidden // 4) for _ in range(5)]
         self.place = [Linear(hidden // 4, 3 * mixture) for _ in range(5)]
-        self.residual = [Linear(hidden + 5 * PLACE, hidden // 2), Linear(hidden // 2, 1)]
+        self.residual = residual_head(hidden)
 
     def encode(self, x: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:
         """Spectra (B, P, 4), places (B, 5) and their mask (B, 5) -> what the heads take, (B, hidden)."""
@@ -113,10 +113,8 @@ class EISPredictor(nn.Module):
         return mx.broadcast_to(places, (*rows, 5)), log_q
 
     def log_residual(self, context: mx.array, places: mx.array) -> mx.array:
-        """log10 of the mean |dZ| over the mean |Z| between the spectrum and circuits at places (..., 5), (...)."""
-        flat = embed(places).reshape(*places.shape[:-1], -1).astype(context.dtype)
-        h = self.activation(self.residual[0](mx.concatenate([context, flat], axis=-1)))
-        return self.residual[1](h)[..., 0].astype(mx.float32)
+        """What the network says of circuits at places (..., 5): see models.eis_encoder.log_residual."""
+        return log_residual(self.residual, self.activation, context, places)
 
     def __call__(self, x: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:
         """`encode`."""

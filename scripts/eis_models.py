@@ -20,16 +20,18 @@ import mlx.nn as nn
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
+from models.eis_flow import EISFlow
 from runtime import device as devices
 from runtime.errors import UsageError
 from scripts import exports
 from scripts.arguments import command
+from scripts.eis_flow import FlowPredictor
 from training import exported
 from training.experiment import load_run
 
 SHIPPED = {name: exports.WEIGHTS / f"eis_{name}.safetensors" for name in ("series", "parallel")}
 KIND = "eis_predictor"  # in the metadata of a file for use alone
-NEEDED = ("encode", "cells", "inside", "sample", "log_residual")
+NEEDED = ("encode", "cells", "inside", "sample", "log_residual")  # of a network that is no flow
 
 
 def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> EISParameterCompleter:
@@ -42,7 +44,7 @@ def load(given: str | Path, device: str = "auto", ema: bool | float = True) -> E
     file = exports.found(given, SHIPPED)
     if (opened := exported.opened(file, KIND)) is not None:
         model, meta = opened
-        return EISParameterCompleter(ProbabilisticEISPredictor(model, **meta["trained_on"]))
+        return EISParameterCompleter(ProbabilisticEISPredictor(usable(model), **meta["trained_on"]))
     run = load_run(file, ema, data=False)
     return EISParameterCompleter(ProbabilisticEISPredictor(usable(run.model), **trained_on(run.config)))
 
@@ -54,11 +56,13 @@ def export(given: str | Path, out: str | Path, ema: bool | float = True) -> None
     exported.export(run, out, KIND, trained_on=trained_on(run.config))
 
 
-def usable(model: nn.Module) -> nn.Module:
-    """The model; raises UsageError for one without an autoregressive density over circuits."""
+def usable(model: nn.Module) -> nn.Module | FlowPredictor:
+    """The model as a predictor takes it; raises UsageError for one without a joint density over circuits."""
+    if isinstance(model, EISFlow):
+        return FlowPredictor(model)
     if missing := [name for name in NEEDED if not hasattr(model, name)]:
-        raise UsageError(f"predictions need a network with {missing[0]}(...), such as model=eis_predictor; "
-                         f"{type(model).__name__} has none.")  # fmt: skip
+        raise UsageError(f"predictions need a network with {missing[0]}(...), such as model=eis_predictor, "
+                         f"or model=eis_flow; {type(model).__name__} has none.")  # fmt: skip
     return model
 
 

@@ -90,12 +90,12 @@ class Exact(EISFlow):
         return self
 
     def velocity(self, x, times, context, known_mask, key=None):
-        t, mean, root, spread = (
-            times[:, :1],
-            *(mx.array(a.astype(np.float32)) for a in (self.mean, self.root, self.spread)),
-        )
+        arrays = [mx.array(a.astype(np.float32)) for a in (self.mean, self.root, self.spread)] + [times[:, :1]]
+        if x.ndim == 3:  # many states of each row
+            *arrays, known_mask = (a[:, None] for a in (*arrays, known_mask))
+        mean, root, spread, t = arrays
         gain = (t * spread - (1 - t)) / ((1 - t) ** 2 + t**2 * spread)
-        along = ((x - t * mean)[:, None] @ root)[:, 0]
+        along = ((x - t * mean)[..., None, :] @ root)[..., 0, :]
         return (mean + (root @ (gain * along)[..., None])[..., 0]) * (1 - known_mask)
 
 
@@ -116,7 +116,7 @@ def test_the_exact_field_has_the_posteriors_density_and_samples():
     model["encoder"] = Observation()
     np.testing.assert_allclose(density(model, batch), exact_log_density(batch), atol=3e-3)
     two, count = observed(2, 2, (0, 0, 1, 0, 1)), 3000
-    model.solve_for({name: mx.repeat(value, count, axis=0) for name, value in two.items()})
+    model.solve_for(two)
     drawn = CircuitFlow().draw(model, two, mx.random.normal((2, count, 5), key=mx.random.key(0)), SOLVER)
     for states, row in zip(np.array(EISFlow.to_state(drawn)), rows_of(two), strict=True):
         mean, covariance, unknown = posterior(row)
@@ -126,7 +126,7 @@ def test_the_exact_field_has_the_posteriors_density_and_samples():
 
 @pytest.fixture(scope="module")
 def trained() -> EISFlow:
-    model, loss, optimizer = small(), CircuitFlow(draws=2), optim.Adam(optim.cosine_decay(5e-3, 600))
+    model, loss, optimizer = small(), CircuitFlow(draws=2, residual_weight=0), optim.Adam(optim.cosine_decay(5e-3, 600))
     state = [model.state, optimizer.state]
 
     @partial(mx.compile, inputs=state, outputs=state)
@@ -173,7 +173,7 @@ def test_known_parameters_are_still_and_padding_counts_nothing():
             return mx.zeros_like(x)
 
     batch = observed(6, seed=0, mask=(1, 0, 0, 1, 0))
-    full, extra = CircuitFlow(draws=3)(Recorder(), batch, context())
+    full, extra = CircuitFlow(draws=3, residual_weight=0)(Recorder(), batch, context())
     known, states = np.array(seen["known_mask"]) > 0, np.array(EISFlow.to_state(batch["target"])).repeat(3, axis=0)
     np.testing.assert_allclose(np.array(seen["x"])[known], states[known], atol=1e-5)
     assert (np.abs(np.array(seen["x"]) - states)[~known] > 1e-5).all()
@@ -181,8 +181,26 @@ def test_known_parameters_are_still_and_padding_counts_nothing():
     np.testing.assert_array_equal(np.array(seen["context"]), np.array(batch["known"]).repeat(3, axis=0))
     rows = np.array(extra["velocity_mse"])
     assert rows.shape == (6,) and full.item() == pytest.approx(rows.mean(), rel=1e-5)
-    part, extra = CircuitFlow(draws=3)(Recorder(), batch | {"mask": mx.array([1.0, 1, 0, 0, 0, 0])}, context())
+    part, extra = CircuitFlow(draws=3, residual_weight=0)(
+        Recorder(), batch | {"mask": mx.array([1.0, 1, 0, 0, 0, 0])}, context()
+    )
     assert part.item() == pytest.approx(np.array(extra["velocity_mse"])[:2].mean(), rel=1e-5)
+
+
+def test_the_residuals_error_is_added_by_its_weight_but_in_rows_without_a_spectrum():
+    mx.random.seed(0)
+    model = EISFlow(shape=(12, 4), hidden=16, width=16, slots=4, depth=1, flow_width=16, flow_depth=1)
+    batch = observed(6, seed=0)
+    points = mx.random.normal((6, 12, 4))
+    points[..., 3] = mx.array([1.0, 1, 1, 1, 1, 0])[:, None]
+    batch |= {"x": points * points[..., 3:], "candidate": batch["target"], "residual": mx.ones(6)}
+    said = model.log_residual(model.encode(batch["x"], batch["known"], batch["known_mask"]), batch["candidate"])
+    want = np.square(np.array(said) - 1) * [1, 1, 1, 1, 1, 0]
+    without, _ = CircuitFlow(residual_weight=0)(model, batch, context())
+    for weight in (0.5, 2.0):
+        loss, extra = CircuitFlow(residual_weight=weight)(model, batch, context())
+        np.testing.assert_allclose(np.array(extra["residual_mse"]), want, rtol=1e-4)
+        assert (loss - without).item() == pytest.approx(weight * want.mean(), rel=1e-4)
 
 
 def test_gradients_reach_every_weight_once_it_moves():
@@ -192,5 +210,6 @@ def test_gradients_reach_every_weight_once_it_moves():
     batch = observed(8, seed=0)
     batch["x"] = mx.random.normal((8, 12, 4))
     batch["x"][..., 3] = 1
+    batch |= {"candidate": mx.random.uniform(0, 11, (8, 5)), "residual": mx.random.normal((8,))}
     gradients = nn.value_and_grad(model, lambda net: CircuitFlow()(net, batch, context())[0])(model)[1]
     assert [name for name, g in flatten(gradients).items() if not mx.abs(g).max().item()] == []

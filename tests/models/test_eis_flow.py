@@ -88,5 +88,5 @@ def test_the_velocity_depends_on_spectrum_time_and_known_state():
 def test_a_network_without_states_is_refused_and_so_are_no_draws():
     with pytest.raises(UsageError, match="MLP has none"):
         CircuitFlow().check(MLP((2,)))
-    with pytest.raises(UsageError, match="at least 1, got 0"):
+    with pytest.raises(UsageError, match="at least 1 and residual_weight at least 0, got 0"):
         CircuitFlow(draws=0)

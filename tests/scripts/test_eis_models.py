@@ -14,6 +14,7 @@ from runtime.errors import UsageError
 from runtime.trees import flatten
 from scripts import eis_models
 from scripts.compose import compose
+from scripts.eis_flow import FlowPredictor
 from training import checkpoint
 from training.experiment import load_run
 
@@ -73,6 +74,19 @@ def test_an_exported_file_is_small_and_predicts_alike(run, tmp_path, capsys):
     assert np.abs(np.array(densities[0] - densities[1])).max() > 0  # 16 bits
     found = eis_models.load(out, "cpu").predict_missing_parameters({"Rsh": 460.0}, spectrum(), top_k=2)
     assert len(found.circuits) == 2 and found.known == {"Rsh": 460.0}
+
+
+def test_a_flow_is_a_predictor_too_from_its_run_and_exported(tmp_path):
+    run = trained(
+        tmp_path / "f", "experiment=eis_series_flow", *NETWORK[:-1], "model.flow_width=16", "model.flow_depth=1"
+    )
+    eis_models.export(run, tmp_path / "f.safetensors")
+    z = impedance(np.array([460.0, 1200.0, 700.0, 3e-7, 5e-6]), default_frequencies(20), "series")
+    for given in (run, tmp_path / "f.safetensors"):
+        found = eis_models.load(given, "cpu")
+        assert isinstance(found.predictor.model, FlowPredictor)
+        answer = found.predict_missing_parameters({"Rsh": 460.0}, (default_frequencies(20), z), top_k=2)
+        assert answer.known == {"Rsh": 460.0} and answer.circuits[0].values["Ra"] == pytest.approx(1200, rel=0.3)
 
 
 def test_damaged_foreign_and_missing_files_are_told(run, tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from scipy.stats import multivariate_normal
 
 from runtime.errors import UsageError
 from solvers.dopri5 import Dopri5
-from solvers.likelihood import log_likelihood
+from solvers.heun import Heun
+from solvers.likelihood import carried, log_likelihood
 from solvers.rk4 import RK4
 
 MEAN, STD = 3.0, 0.5
@@ -72,3 +73,21 @@ def test_hutchinson_with_a_diagonal_jacobian_is_exact():
 def test_hutchinson_needs_a_key():
     with pytest.raises(UsageError, match="key"):
         log_likelihood(gaussian_field, mx.zeros((1, 2)), RK4(2), "hutchinson")
+
+
+def test_carried_states_have_the_determinant_of_the_solvers_own_map():
+    """One Heun step of x' = M x is x + h M x + h^2 M^2 x / 2, another matrix than the flow's exponential."""
+    x = mx.random.normal((4, 2, 3), key=mx.random.key(0))
+    end, volume = carried(linear_field, x, Heun(2))
+    step = np.eye(3) + MIX / 2 + MIX @ MIX / 8
+    np.testing.assert_allclose(np.array(end), np.array(x) @ (step @ step).T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.array(volume), np.full((4, 2), 2 * np.log(np.linalg.det(step))), rtol=1e-4)
+    assert abs(2 * np.log(np.linalg.det(step)) - np.trace(MIX)) > 1e-4
+
+
+def test_carried_states_of_a_normal_flow_have_its_density():
+    x = mx.random.normal((200, 2), key=mx.random.key(1))
+    end, volume = carried(gaussian_field, x, RK4(20))
+    found = multivariate_normal([0, 0]).logpdf(np.array(x)) - np.array(volume)
+    wanted = multivariate_normal([MEAN, MEAN], STD**2 * np.eye(2)).logpdf(np.array(end))
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
