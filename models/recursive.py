@@ -44,6 +44,8 @@ def rms_norm(x: mx.array) -> mx.array:
 class SwiGLU(nn.Module):
     """down(silu(gate) up) along the last axis, without biases (arXiv 2002.05202)."""
 
+    matrices = ("gate", "up", "down")  # of few bits in a compressed file, see training/compressed.py
+
     def __init__(self, width: int, expansion: float):
         super().__init__()
         inner = inner_width(width, expansion)
@@ -63,6 +65,8 @@ class SwiGLU(nn.Module):
 
 class SelfAttention(nn.Module):
     """Attention of all tokens to all, with rotary positions in halves (arXiv 2104.09864) and without biases."""
+
+    matrices = ("qkv", "leave")
 
     def __init__(self, hidden: int, heads: int, theta: float = 10_000.0):
         super().__init__()

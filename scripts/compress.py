@@ -3,8 +3,8 @@
 usage: python scripts/compress.py checkpoint=outputs/first bits=8 [key=value ...]
 
   checkpoint=PATH      a checkpoint or a run's folder (its newest)
-  bits=8               of the weights of linear layers and embeddings, 2 to 8 (not 7); convolutions keep theirs, and so
-                       do TRM and HRM, whose weights are no layers'
+  bits=8               of the weights of linear layers and embeddings, 2 to 8 (not 7); convolutions keep theirs. TRM's
+                       and HRM's have few bits in the file only, and are floats again once it is opened
   group=64             numbers of a row that share a scale: 32, 64 or 128; layers whose rows don't divide keep theirs
   prune=0.5            share of all weights to set to 0, the least of them over all layers, before they lose bits
   out=FILE             left out: compressed.safetensors in the run's folder
@@ -60,14 +60,18 @@ def compress(file: Path, out: Path, given: Settings) -> str:
     pruned = compressed.prune(learns.models, given.prune) if given.prune is not None else []
     if pruned:
         said.append(f"{given.prune:.4g} of the weights of {len(pruned)} arrays set to 0")
-    layers = compressed.quantise(learns.models, given.bits, given.group) if given.bits is not None else []
-    if layers:
-        said.append(f"{len(layers)} layers in {given.bits} bits")
+    layers, few = [], []
+    if given.bits is not None:
+        layers = compressed.quantise(learns.models, given.bits, given.group)
+        few = [f"models.{path}" for path in compressed.matrices(learns.models, given.group)]
+        counts = {"layers": len(layers), "matrices": len(few)}
+        said += [f"{count} {what} in {given.bits} bits" for what, count in counts.items() if count]
     state = snapshot(compressed.kept(learns.models, learns.network))
-    left = [path for path in (f"models.{path}" for path in pruned) if path in state]  # those in few bits are not floats
+    left = [path for path in (f"models.{path}" for path in pruned) if path in state and path not in few]  # still floats
     done = {"bits": given.bits, "group": given.group, "layers": layers, "prune": given.prune, "ema": given.ema}
     meta = {name: known[name] for name in ("run_name", "config", "step", "provenance") if name in known}
-    checkpoint.save(out, compressed.packed(state, left), meta | {compressed.META: done})
+    arrays = compressed.packed(state, left, few, given.bits or 8, given.group)
+    checkpoint.save(out, arrays, meta | {compressed.META: done})
     size = out.stat().st_size
     sizes = f"{before / 1e6:.3f} MB of weights before, {size / 1e6:.3f} MB after ({size / before:.1%})"
     return f"{out}: {', '.join(said)}; {sizes}; the checkpoint, with its training: {file.stat().st_size / 1e6:.3f} MB"

@@ -10,6 +10,7 @@ import numpy as np
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_map_with_path
 
+from runtime.calls import modules_in
 from runtime.errors import UsageError
 from runtime.quantized import QuantizedEmbedding, QuantizedLinear
 from runtime.slots import first_paths, restore, snapshot
@@ -19,6 +20,7 @@ from training.update import UpdateOp
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)  # what mx.quantize takes
 META = "compressed"  # in a file's metadata: what was done to the weights
 MASK, VALUES = "#mask", "#values"  # of a pruned array: which of its numbers are not 0, a bit each, and these numbers
+CODES, SCALES, SHIFTS = "#codes", "#scales", "#shifts"  # of a matrix in few bits, as in runtime/quantized.py
 Models = Mapping[str, nn.Module]
 
 
@@ -56,7 +58,7 @@ def quantise(models: Models, bits: int, group: int, only: Sequence[str] | None =
     """Turns linear layers and embeddings into quantised ones, in place; the paths of those taken.
 
     Layers whose rows are no multiple of `group` numbers stay as they are, and so do convolutions. only: the paths to
-    take. Raises UsageError for other bits and groups than MLX's and where no layer can be taken.
+    take. Raises UsageError for other bits and groups than MLX's and where neither a layer nor a matrix can be taken.
     """
     if bits not in BITS or group not in GROUPS:
         raise UsageError(f"bits must be one of {BITS} and group one of {GROUPS}, got bits={bits}, group={group}.")
@@ -79,10 +81,19 @@ def quantise(models: Models, bits: int, group: int, only: Sequence[str] | None =
             is_leaf=Module.is_module,
         )  # fmt: skip
         model.update_modules(leaves)
-    if not taken:
+    if not taken and not matrices(models, group):
         raise UsageError(f"no layer of this run can be quantised; needed: linear layers or embeddings whose rows are a "
                          f"multiple of {group} numbers.")  # fmt: skip
     return taken
+
+
+def matrices(models: Models, group: int) -> list[str]:
+    """The paths of arrays that modules multiply by without a layer of their own, and whose rows `group` divides.
+
+    A module names them in `matrices`. In a file they may have few bits; whoever opens it gets floats.
+    """
+    return [f"{path}.{name}" for path, module in modules_in(dict(models))
+            for name in getattr(module, "matrices", ()) if module[name].shape[-1] % group == 0]  # fmt: skip
 
 
 def quantised(layer: nn.Module, bits: int, group: int) -> nn.Module | None:
@@ -100,9 +111,13 @@ def quantised(layer: nn.Module, bits: int, group: int) -> nn.Module | None:
     return (QuantizedLinear if kind is nn.Linear else QuantizedEmbedding)(layer, bits, group)
 
 
-def packed(arrays: Mapping[str, mx.array], paths: Sequence[str]) -> dict[str, mx.array]:
-    """The arrays with those of `paths` as a mask of bits and the numbers that are not 0."""
+def packed(
+    arrays: Mapping[str, mx.array], paths: Sequence[str], few: Sequence[str] = (), bits: int = 8, group: int = 64
+) -> dict[str, mx.array]:
+    """The arrays with those of `paths` as a mask of bits and the numbers that are not 0, those of `few` in few bits."""
     out = dict(arrays)
+    for path in few:
+        out[path + CODES], out[path + SCALES], out[path + SHIFTS] = mx.quantize(out.pop(path), group, bits)
     for path in paths:
         values = np.array(out.pop(path)).ravel()
         out[path + MASK] = mx.array(np.packbits(values != 0))
@@ -110,9 +125,14 @@ def packed(arrays: Mapping[str, mx.array], paths: Sequence[str]) -> dict[str, mx
     return out
 
 
-def unpacked(arrays: Mapping[str, mx.array], like: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """The arrays that `packed` was given; like: arrays of their shapes."""
-    out = {path: array for path, array in arrays.items() if not path.endswith((MASK, VALUES))}
+def unpacked(
+    arrays: Mapping[str, mx.array], like: Mapping[str, mx.array], bits: int = 8, group: int = 64
+) -> dict[str, mx.array]:
+    """The arrays that `packed` was given, as near as their bits say; like: arrays of their shapes."""
+    out = {path: array for path, array in arrays.items() if not path.endswith((MASK, VALUES, CODES, SCALES, SHIFTS))}
+    for path in (name.removesuffix(CODES) for name in arrays if name.endswith(CODES)):
+        codes, scales, shifts = (arrays[path + part] for part in (CODES, SCALES, SHIFTS))
+        out[path] = mx.dequantize(codes, scales, shifts, group, bits)
     for path in (name.removesuffix(MASK) for name in arrays if name.endswith(MASK)):
         values, shape = np.array(arrays[path + VALUES]), like[path].shape
         whole = np.zeros(like[path].size, values.dtype)
@@ -128,6 +148,7 @@ def open_into(models: Models, network: Network, arrays: Mapping[str, mx.array], 
     if done["layers"]:
         quantise(models, done["bits"], done["group"], done["layers"])
     state = kept(models, network)
-    restore(state, unpacked(arrays, snapshot(state)), str(source))
+    few = {"bits": done["bits"], "group": done["group"]} if done["bits"] else {}
+    restore(state, unpacked(arrays, snapshot(state), **few), str(source))
     for update in network.updates:
         update.averages.reset(update.leaves())

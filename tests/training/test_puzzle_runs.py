@@ -17,9 +17,11 @@ from optimizers.sign_sgd import SignSGD
 from runtime.errors import UsageError
 from runtime.op import ObjectiveOp
 from runtime.table import Table
+from runtime.trees import flatten
+from scripts import compress
 from scripts.compose import compose
 from tests.training.by_hand import KEY, weights
-from training import checkpoint, exported
+from training import checkpoint, compressed, exported
 from training.experiment import evaluate_run, load_run
 from training.network import Network
 from training.step import TrainStep
@@ -86,6 +88,26 @@ def test_a_checkpoint_brings_the_table_to_evaluations_and_fine_tuning(data, tmp_
     tuned = run(data, tmp_path / "tuned", *EMBEDDED, f"init_from={tmp_path / 'r'}", "optimizer.table.learning_rate=0",
                 "max_steps=1")  # fmt: skip
     np.testing.assert_array_equal(tuned["table.rows"], kept["table.rows"])
+
+
+@pytest.mark.parametrize("prune", [None, 0.5])
+def test_a_compressed_model_has_what_its_few_bits_stand_for(data, tmp_path, prune, capsys):
+    run(data, tmp_path / "r", *EMBEDDED, "compile=false", "max_steps=2")
+    out, more = tmp_path / "small.safetensors", [] if prune is None else [f"prune={prune}"]
+    given = [f"checkpoint={tmp_path}/r", f"out={out}", "bits=4", "evaluate=false", "device=cpu", *more]
+    assert compress.main(given) == 0 and "4 matrices in 4 bits" in capsys.readouterr().out
+    models = load_run(tmp_path / "r").models
+    if prune is not None:
+        compressed.prune(models, prune)
+    whole, arrays = flatten(models), flatten(load_run(out).models)
+    assert whole.keys() == arrays.keys()
+    for name, array in arrays.items():
+        wanted = whole[name]
+        if name.endswith("down"):  # its rows have 256 numbers, those of the others 16
+            wanted = mx.dequantize(*mx.quantize(wanted, 64, 4), 64, 4)
+            assert 1e-3 < mx.abs(array - whole[name]).max().item() < 0.1
+        np.testing.assert_array_equal(np.array(array), np.array(wanted), name)
+    assert np.isfinite(evaluate_run(out)[0]["eval/loss"])
 
 
 def test_an_exported_model_brings_its_table(data, tmp_path):
