@@ -18,6 +18,7 @@ from runtime.errors import UsageError
 WALL, OPEN, START, GOAL, PATH = 1, 2, 3, 4, 5
 VOCABULARY = 6
 LARGEST = 32  # cells of a row: a bit each of a uint32
+CHARACTERS = "# SGo"  # of walls, open cells, start, goal, path, as in HRM's builder; "." is an open cell too
 MOVES = ((1, 0), (0, -1), (0, 1), (-1, 0))  # down, left, right, up
 CHUNK = 1024  # mazes searched together: their bits stay in a core's cache
 
@@ -28,6 +29,31 @@ def side_of(cells: int) -> int:
     if side * side != cells or not 2 <= side <= LARGEST:
         raise UsageError(f"a maze is a square with a side from 2 to {LARGEST}, got {cells} cells.")
     return side
+
+
+def parse(line: str, number: int, side: int) -> np.ndarray:
+    """The maze (S,) uint8 in a line of S characters: # wall, . or a space open, S start, G goal.
+
+    UsageError that names the line where it has others, too few or too many, or not one start and one goal.
+    """
+    text = line.rstrip("\r\n").replace(".", " ")
+    if len(text) != side * side:
+        raise UsageError(f"line {number} has {len(text)} characters; needed: {side * side}, one a cell.")
+    known = CHARACTERS[: GOAL - WALL + 1]
+    for place, character in enumerate(text, 1):
+        if character not in known:
+            raise UsageError(f"line {number} has {character!r} at character {place}; needed: # for a wall, . or a "
+                             "space for an open cell, S and G.")  # fmt: skip
+    starts, goals = (text.count(character) for character in "SG")
+    if (starts, goals) != (1, 1):
+        raise UsageError(f"line {number} has {starts} S and {goals} G; needed: one start and one goal.")
+    return np.array([known.index(character) + WALL for character in text], np.uint8)
+
+
+def text(cells: np.ndarray) -> str:
+    """A maze or an answer (S,) as a line, . for open cells, o for the path, ? for what is no cell of a maze."""
+    names = f"?{CHARACTERS}".replace(" ", ".")
+    return "".join(names[cell] if cell < len(names) else "?" for cell in cells)
 
 
 def solve(mazes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,10 +174,14 @@ def augmented(mazes: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -
     return moved, new
 
 
+def keeps(mazes: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Which answers (N, S) leave all cells of their mazes as they are but for open ones that are marked. (N,) bool."""
+    return ((answers == mazes) | ((answers == PATH) & (mazes == OPEN))).all(axis=1)
+
+
 def shortest(mazes: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Which answers (N, S) are their mazes with one shortest path marked, be it the label's or not. (N,) bool."""
     marked = answers == PATH
-    kept = (answers == mazes) | (marked & (mazes == OPEN))
     _, moves = solve(mazes)
     _, along = solve(np.where(marked | (mazes == START) | (mazes == GOAL), mazes, WALL).astype(np.uint8))
-    return kept.all(axis=1) & (moves > 0) & (along > 0) & (marked.sum(axis=1) == moves - 1)
+    return keeps(mazes, answers) & (moves > 0) & (along > 0) & (marked.sum(axis=1) == moves - 1)

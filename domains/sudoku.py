@@ -44,7 +44,7 @@ def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
         raise UsageError(f"{file}: {error}") from error
     lines = [(number, line) for number, line in enumerate(raw.decode("latin-1").split("\n"), 1) if line.strip()]
     if not lines:
-        raise UsageError(f"{file}: there is no line; needed: grids of 16, 36 or 81 characters, one a line.")
+        raise UsageError(f"{file}: there is no line; needed: a puzzle a line.")
     return lines
 
 

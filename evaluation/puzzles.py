@@ -12,7 +12,7 @@ from tqdm import tqdm
 from domains import maze
 from domains.puzzles import IGNORED
 from evaluation.evaluator import Evaluator, counted
-from evaluation.puzzle_votes import SYMMETRIES, Symmetry, moved, voted
+from evaluation.puzzle_votes import SYMMETRIES, Symmetry, check_votes, moved, voted
 from runtime.errors import UsageError
 from runtime.op import NumpyBatch
 from runtime.run import Run
@@ -27,8 +27,8 @@ class Answers:
 
     exact (N, T): whether every token is right. cells (N, T): share of right tokens. q (N, T): first halting
     logits. stops (N, T): whether the model would stop there. voted
-    (N, K): whether the answer with most votes is exact. sets (N,): names of the sets they are from, or None. lawful
-    (N, K): whether an answer keeps the rules, None where they aren't asked for.
+    (N, K): whether the answer with most votes is exact. sets (N,): names of the sets they are from, or None. lawful,
+    voted_lawful (N, K): whether an answer, that with most votes, keeps the rules; None where they aren't asked for.
     """
 
     exact: np.ndarray
@@ -38,6 +38,7 @@ class Answers:
     voted: np.ndarray
     sets: np.ndarray | None
     lawful: np.ndarray | None = None
+    voted_lawful: np.ndarray | None = None
 
 
 class PuzzleAccuracy(Evaluator):
@@ -48,12 +49,14 @@ class PuzzleAccuracy(Evaluator):
     "q_halt_accuracy" says how often the sign of the first halting logit tells a right answer. "exact_accuracy/halting"
     and "steps/halting" are of a model that stops as in training (losses/act.py), at the first of `steps` at the latest,
     and "halted" the share that stops. "exact_accuracy/any" counts what is right after any step up to that: what a check
-    of each answer by the puzzle's rules would stop at. "exact_accuracy/voteN": each puzzle also under N - 1 random
+    of each answer by the puzzle's rules would stop at. "exact_accuracy/voteN": each puzzle also under N - 1
     symmetries, the answers moved back, the most frequent one taken. "lawful_accuracy" also counts answers that only
-    differ from the label where the rules leave a choice. Names end in the number of puzzles and of steps.
+    differ from the label where the rules leave a choice; in mazes such a choice splits votes, since the label rule's
+    path through a turned maze is another one. Names end in the number of puzzles and of steps.
 
     count: puzzles, evenly spread over the set (None: all). steps: () for the training's number. votes: 1 for none.
-    symmetry: "sudoku", for votes. rules: "maze", where any shortest path is lawful; None: none. batch: puzzles at once.
+    symmetry: "sudoku" (random ones) or "maze" (its eight in turn), for votes. rules: "maze", where any shortest path is
+    lawful; None: none. batch: puzzles at once.
     """
 
     def __init__(
@@ -77,8 +80,7 @@ class PuzzleAccuracy(Evaluator):
             raise UsageError(f"PuzzleAccuracy: symmetry must be {' or '.join(SYMMETRIES)} or null, got {symmetry!r}.")
         if rules not in (None, *RULES):
             raise UsageError(f"PuzzleAccuracy: rules must be {' or '.join(RULES)} or null, got {rules!r}.")
-        if votes > 1 and symmetry is None:
-            raise UsageError(f"PuzzleAccuracy: votes={votes} needs a symmetry such as sudoku, got null.")
+        check_votes(symmetry, votes)
         self.count, self.steps, self.votes, self.symmetry = count, tuple(steps), votes, symmetry
         self.rules = None if rules is None else RULES[rules]
         self.batch, self.seed, self.quiet = batch, seed, quiet
@@ -134,9 +136,9 @@ class PuzzleAccuracy(Evaluator):
             stops.append(stop)
             own.append(found)
         ballots, trust = [np.stack(own)[kept]], [np.stack(q)[kept]]
-        for _ in range(self.votes - 1):
+        for number in range(1, self.votes):
             assert symmetry is not None
-            places, tokens = symmetry(shape[0], shape[1], rng)
+            places, tokens = symmetry(number, shape[0], shape[1], rng)
             turned = {**batch, "x": moved(batch["x"], places, tokens)}
             there = list(rolled(run, turned, max(steps)))
             back = np.argsort(places, axis=1), np.argsort(tokens, axis=1)
@@ -146,7 +148,7 @@ class PuzzleAccuracy(Evaluator):
         wins = [~(asked & (answer != label)).any(axis=1) for answer in chosen]
         parts = [exact, cells, q, stops, wins]
         if self.rules is not None:
-            parts.append([self.rules(batch["x"], own[step]) for step in kept])
+            parts += [[self.rules(batch["x"], answer) for answer in some] for some in (ballots[0], chosen)]
         return tuple(np.stack(part, axis=1) for part in parts)
 
 
@@ -189,6 +191,8 @@ def summary(found: Answers, steps: Sequence[int], votes: int = 1) -> dict[str, f
             note("lawful_accuracy", found.lawful[:, index], f"_{step}step")
         if votes > 1:
             note("exact_accuracy", found.voted[:, index], f"_{step}step/vote{votes}")
+        if votes > 1 and found.voted_lawful is not None:
+            note("lawful_accuracy", found.voted_lawful[:, index], f"_{step}step/vote{votes}")
     stops, rows = found.stops[:, : steps[0]], np.arange(len(found.q))
     stop = np.where(stops.any(axis=1), stops.argmax(axis=1), steps[0] - 1)
     note("exact_accuracy", found.exact[rows, stop], "/halting")

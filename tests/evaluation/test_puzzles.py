@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from domains import maze, sudoku
+from domains import dihedral, maze, sudoku
 from evaluation.puzzle_votes import moved, sudoku_symmetry, voted
 from evaluation.puzzles import Answers, PuzzleAccuracy, batches, summary
 from losses.act import ACT
@@ -132,7 +132,7 @@ def test_every_batch_has_one_shape_and_every_row_counts_once():
 def test_a_symmetry_moves_solutions_to_solutions_and_back():
     rng = np.random.default_rng(1)
     tokens = np.tile(SOLUTION.astype(np.int32) + 1, (50, 1))
-    places, names = sudoku_symmetry(50, S, rng)
+    places, names = sudoku_symmetry(1, 50, S, rng)
     there = moved(tokens, places, names)
     assert sudoku.valid((there - 1).astype(np.uint8)).all() and len(np.unique(there, axis=0)) > 20
     np.testing.assert_array_equal(moved(there, np.argsort(places, axis=1), np.argsort(names, axis=1)), tokens)
@@ -153,6 +153,24 @@ def test_votes_undo_the_symmetry_and_outvote_a_wrong_first_answer():
     found = PuzzleAccuracy(votes=4, symmetry="sudoku", quiet=True)(run_of(objective, rows))
     assert found["exact_accuracy_8_1step"] == 0.0 and found["exact_accuracy_8_1step/vote4"] == 1.0
     assert len(objective.seen) == 4 and len({x.tobytes() for x in objective.seen}) == 4
+
+
+def test_votes_on_a_maze_are_its_eight_positions_and_the_voted_path_may_be_lawful_without_being_the_labels():
+    maze_of = next(maze.drawn(5, 4, np.random.default_rng(3), (0.1, 0.2)))[:6]
+    rows = Rows(0)
+    rows += [{"x": x.astype(np.int32), "label": y.astype(np.int32), "puzzle": np.int32(0)}
+             for x, y in zip(maze_of, maze.solve(maze_of)[0], strict=True)]  # fmt: skip
+
+    def answer(x, label, step):  # a path in every position but the mazes' own
+        own = (x == np.stack([row["x"] for row in rows])).all(axis=1)
+        return np.where(own[:, None], x, maze.solve(x.astype(np.uint8))[0]), 0.0
+
+    objective = Scripted(answer, steps=1)
+    found = PuzzleAccuracy(votes=8, symmetry="maze", rules="maze", quiet=True)(run_of(objective, rows))
+    turned = [dihedral.transformed(maze_of.reshape(-1, 5, 5), index).reshape(-1, 25) for index in range(8)]
+    assert len(objective.seen) == 8 and all(map(np.array_equal, objective.seen, turned))
+    assert found["lawful_accuracy_6_1step"] == found["exact_accuracy_6_1step"] == 0
+    assert found["lawful_accuracy_6_1step/vote8"] == 1 > found["exact_accuracy_6_1step/vote8"]
 
 
 def test_the_most_frequent_answer_wins_and_trust_breaks_ties():
@@ -182,8 +200,9 @@ def test_a_real_model_is_judged_by_its_own_rollout():
 
 def test_mistakes_are_told():
     for options, said in [
-        ({"votes": 2}, "votes=2 needs a symmetry"), ({"steps": [0]}, "from 1 on, got 0"),
-        ({"symmetry": "maze"}, "sudoku or null, got 'maze'"), ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"votes": 2}, "votes=2 needs a symmetry, sudoku or maze"), ({"votes": 9, "symmetry": "maze"}, "got 9"),
+        ({"steps": [0]}, "from 1 on, got 0"),
+        ({"symmetry": "arc"}, "sudoku or maze or null, got 'arc'"), ({"batch": 0}, "batch must be at least 1, got 0"),
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=said):
             PuzzleAccuracy(**options)

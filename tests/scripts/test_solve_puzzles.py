@@ -12,16 +12,16 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from domains import sudoku
+from domains import maze, sudoku
+from evaluation.puzzle_answers import to_grids
 from evaluation.puzzle_solver import PuzzleSolver, Solved
-from evaluation.sudoku_answers import to_grids
 from losses.act import ACT
 from models.trm import TRM
 from runtime.errors import UsageError
 from runtime.op import Objective
 from runtime.run import Run
 from runtime.trees import flatten
-from scripts import puzzle_models, solve_puzzles
+from scripts import puzzle_lines, puzzle_models, solve_puzzles
 from training import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -144,10 +144,54 @@ def test_help_names_every_key(capsys):
     assert set(solve_puzzles.Settings.__dataclass_fields__) <= set(keys)
 
 
-def test_a_model_of_other_puzzles_is_refused():
-    with pytest.raises(UsageError, match="a model of Sudokus .* TRM is for 900 tokens"):
-        solve_puzzles.side_of(TRM(12, 900, hidden=16, heads=2))
-    assert solve_puzzles.side_of(TRM(8, 36, hidden=16, heads=2)) == 6
+def test_what_a_model_is_for_is_told_by_its_tokens():
+    def kind(kinds, length):
+        lines, side = puzzle_lines.kind_of(TRM(kinds, length, hidden=16, heads=2))
+        return lines.game.name, side
+
+    assert kind(8, 36) == ("sudoku", 6) and kind(6, 36) == ("maze", 6) and kind(6, 16) == ("sudoku", 4)
+    with pytest.raises(UsageError, match="a model of Sudokus .* or of mazes .* TRM is for 900 tokens"):
+        kind(12, 900)
+
+
+def test_mazes_are_solved_written_and_drawn(tmp_path, monkeypatch, capsys):
+    class Shortest(Exact):
+        """Marks a shortest path in every maze but the last."""
+
+        def __call__(self, tokens, steps, done, told=int):
+            answers = maze.solve(tokens.astype(np.uint8))[0].astype(np.int32)
+            answers[-1] = tokens[-1]
+            return Solved(answers, np.ones(len(tokens), np.float32), np.full(len(tokens), 2))
+
+        def path(self, tokens, steps):
+            return np.stack([*[tokens] * (steps - 1), maze.solve(tokens.astype(np.uint8))[0]])
+
+    model = TRM(6, 9, hidden=16, heads=2)
+    monkeypatch.setattr(solve_puzzles, "load", lambda *_: (model, {"steps": 4, "q_continue": False}))
+    monkeypatch.setattr(solve_puzzles, "PuzzleSolver", Shortest)
+    path, out = tmp_path / "mazes.txt", tmp_path / "answers.csv"
+    path.write_text("S..##...G\n\n  S## G  \r\n#S#...#G#\n")
+    given = [f"puzzles={path}", f"out={out}", "show=true", "vote=8", "halt=never"]
+    assert solve_puzzles.main([*given, f"picture={tmp_path}/a.png"]) == 0
+    said = capsys.readouterr().out
+    assert "line 1: Soo##o..G valid, 2 steps\nSoo\n##o\n..G\n" in said
+    assert "line 3: ..S##oGoo valid" in said and "line 4: #S#...#G# invalid, is no shortest path, 16 steps\n" in said
+    assert "2 of 3 valid" in said
+    with out.open() as stream:
+        assert [row["answer"] for row in csv.DictReader(stream)][0] == "Soo##o..G"
+    assert solve_puzzles.main([*given, f"picture={tmp_path}/a.gif"]) == 0
+    for name, frames in (("a.png", 1), ("a.gif", 2)):
+        with Image.open(tmp_path / name) as picture:
+            assert getattr(picture, "n_frames", 1) == frames
+            if name == "a.png":  # the path that the last answer lacks is drawn in red
+                assert (np.array(picture.convert("RGB")) == [255, 0, 0]).all(axis=-1).any()
+    assert solve_puzzles.main([f"puzzles={path}", "vote=9"]) == 2 and "8 symmetries" in capsys.readouterr().err
+    path.write_text("S..##...G\nS..##..G\nS..##.x.G\nS.G##...G\nS#.##...G\n")
+    assert solve_puzzles.main([f"puzzles={path}"]) == 2
+    said = capsys.readouterr().err
+    for sentence in ("line 2 has 8 characters; needed: 9", "line 3 has 'x' at character 7", "line 4 has 1 S and 2 G",
+                     "line 5 has no way from S to G", "4 of 5 lines can't be solved"):  # fmt: skip
+        assert sentence in said
 
 
 def test_an_exported_file_holds_the_weights_in_16_bits_and_the_steps(small, file):
