@@ -10,6 +10,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime.custom import custom_function
+
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 
 # Read while tracing. "fused": MLX's kernel with the jvp below; "plain": MLX's own derivatives; "auto": plain, since on
@@ -58,7 +60,7 @@ def fused(scale: float) -> Attention:
     def plain(q, k, v):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale)
 
-    @mx.custom_function
+    @custom_function
     def attend(q, k, v):
         # without stop_gradient MLX would differentiate this body instead
         return plain(*map(mx.stop_gradient, (q, k, v)))

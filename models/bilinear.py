@@ -5,6 +5,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime.custom import custom_function
+
 Bilinear = Callable[[mx.array, mx.array], mx.array]
 Adjoint = Callable[[mx.array, mx.array, mx.array], tuple[mx.array, mx.array]]
 Stacked = Callable[[mx.array, mx.array, bool, bool], mx.array]
@@ -18,7 +20,7 @@ def bilinear(plain: Bilinear, adjoint: Adjoint, stacked: Stacked) -> Bilinear:
     `plain` as well, though what comes out goes unused.
     """
 
-    @mx.custom_function
+    @custom_function
     def call(a, b):
         # Without stop_gradient MLX would differentiate this body instead.
         return plain(mx.stop_gradient(a), mx.stop_gradient(b))

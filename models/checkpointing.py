@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from runtime.custom import custom_function
 from runtime.errors import UsageError
 
 Function = Callable[..., mx.array]
@@ -22,7 +23,7 @@ def recomputed(function: Function) -> Function:
     (which keeps everything) and compile.
     """
 
-    @mx.custom_function
+    @custom_function
     def call(*arrays):
         # without stop_gradient MLX would differentiate this body instead
         return function(*map(mx.stop_gradient, arrays))

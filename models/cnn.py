@@ -30,6 +30,8 @@ class SmallCNN(nn.Module):
     Every pixel sees (4 * blocks + 5) pixels across: enough for 28 x 28 images.
     """
 
+    independent_rows = True
+
     def __init__(
         self, shape: tuple | list, channels: int = 64, blocks: int = 7, dropout: float = 0.0, classes: int = 0
     ):

@@ -24,6 +24,8 @@ class Encoder(nn.Module):
     shape: [height, width, channels], at least 7 x 7; raises UsageError for less.
     """
 
+    independent_rows = True
+
     def __init__(self, shape: tuple | list = (28, 28, 1), latent: int = 2):
         super().__init__()
         self.shape = image_shape(self, shape)
@@ -48,6 +50,8 @@ class Decoder(nn.Module):
 
     shape: [height, width, channels], multiples of 4; raises UsageError for others.
     """
+
+    independent_rows = True
 
     def __init__(self, shape: tuple | list = (28, 28, 1), latent: int = 2, logits: bool = False):
         super().__init__()

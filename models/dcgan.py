@@ -27,6 +27,8 @@ def quartered(model: nn.Module, shape: tuple | list) -> tuple[int, int, int]:
 class Generator(nn.Module):
     """Noise to images in [-1, 1]: 2,305,472 parameters by default. channels: of the first map, halved per layer."""
 
+    independent_rows = True
+
     def __init__(self, shape: tuple | list = (28, 28, 1), noise: int = 100, channels: int = 256):
         super().__init__()
         self.shape = quartered(self, shape)
@@ -58,6 +60,11 @@ class ChannelDropout(nn.Module):
             raise UsageError(f"dropout must lie in [0, 1), got {p}.")
         self.p = p
 
+    @property
+    def independent_rows(self) -> bool:
+        """Whether nothing is drawn here; see runtime/streams.py."""
+        return self.p == 0 or not self.training
+
     def __call__(self, x: mx.array, key: mx.array | None) -> mx.array:
         """(B, H, W, C) -> the same; without a key nothing is dropped."""
         if key is None or self.p == 0 or not self.training:
@@ -68,6 +75,8 @@ class ChannelDropout(nn.Module):
 
 class Discriminator(nn.Module):
     """Images to one logit, high for real ones: 212,865 parameters by default. dropout: of whole channels."""
+
+    independent_rows = True
 
     def __init__(self, shape: tuple | list = (28, 28, 1), channels: int = 64, dropout: float = 0.3):
         super().__init__()

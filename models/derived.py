@@ -5,11 +5,13 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime.custom import custom_function
+
 
 def derived(kernel: Callable, plain: Callable) -> Callable[..., list[mx.array]]:
     """A kernel, a function of arrays that gives a list, whose jvp, vjp and vmap are those of the operations `plain`."""
 
-    @mx.custom_function
+    @custom_function
     def f(*arrays):
         # without stop_gradient MLX would differentiate this body instead
         return kernel(*(mx.stop_gradient(v) for v in arrays))
@@ -49,7 +51,7 @@ def fused(plain: Callable, forward: Callable, tangent: Callable, backward: Calla
         count = len(arrays) // 2
         return mx.jvp(first, list(arrays[:count]), list(arrays[count:]))[1]
 
-    @mx.custom_function
+    @custom_function
     def f(*arrays):
         return forward(*(mx.stop_gradient(v) for v in arrays))  # as in `derived`
 

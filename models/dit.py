@@ -73,6 +73,8 @@ class DiT(nn.Module):
     Raises UsageError for sizes that don't divide.
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         shape: tuple | list,

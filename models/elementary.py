@@ -10,13 +10,15 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime.custom import custom_function
+
 Elementwise = Callable[[mx.array], mx.array]
 
 
 def with_slope(function: Elementwise, slope: Elementwise) -> Elementwise:
     """An elementwise function of one array whose derivative is `slope`."""
 
-    @mx.custom_function
+    @custom_function
     def call(x):
         # without stop_gradient MLX would differentiate this body instead
         return function(mx.stop_gradient(x))
@@ -75,7 +77,7 @@ def plain_gated(gate: mx.array, up: mx.array) -> mx.array:
     return (wide * mx.sigmoid(wide) * apart(up).astype(mx.float32)).astype(gate.dtype)
 
 
-@mx.custom_function
+@custom_function
 def _gated(gate, up):
     return plain_gated(mx.stop_gradient(gate), mx.stop_gradient(up))
 
@@ -112,7 +114,7 @@ def standardised(x: mx.array) -> mx.array:
     return mx.fast.layer_norm(x, None, None, 1e-6)
 
 
-@mx.custom_function
+@custom_function
 def _layer_norm(x):
     """`standardised` with a fused jvp: its Jacobian (1 - 11'/n - yy'/n) / std is symmetric, so it is MLX's vjp."""
     return standardised(mx.stop_gradient(x))

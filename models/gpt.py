@@ -19,6 +19,8 @@ class GPT(nn.Module):
     activation="relu", tied=False make FastEstimator's (apphub). Matrices start from N(0, .02^2), biases at zero.
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         vocabulary: int = 50257,

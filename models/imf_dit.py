@@ -82,6 +82,8 @@ class IMFDiT(nn.Module):
     t - r alone. Raises UsageError for sizes that don't divide.
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         shape: tuple | list,

@@ -71,6 +71,11 @@ class Dropout(nn.Module):
             raise UsageError(f"dropout must lie in [0, 1), got {p}.")
         self.p = p
 
+    @property
+    def independent_rows(self) -> bool:
+        """Whether nothing is drawn here; see runtime/streams.py."""
+        return self.p == 0 or not self.training
+
     def __call__(self, x: mx.array, key: mx.array | None = None) -> mx.array:
         """x (B, ...) of the same shape; key (2,) uint32, or None for no dropout."""
         if key is None or self.p == 0 or not self.training:

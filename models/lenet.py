@@ -22,6 +22,8 @@ class LeNet(nn.Module):
     PyTorch's. Raises UsageError for smaller images.
     """
 
+    independent_rows = True
+
     def __init__(self, shape: tuple | list = (28, 28, 1), classes: int = 10, logits: bool = False):
         super().__init__()
         self.shape, self.logits = image_shape(self, shape), logits

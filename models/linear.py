@@ -7,6 +7,7 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from runtime.custom import custom_function
 from runtime.quantized import QuantizedLinear
 
 PARTS = 128  # partial sums of a column: enough blocks to fill a GPU
@@ -25,7 +26,7 @@ def plain(x: mx.array, w: mx.array, b: mx.array) -> mx.array:
     return mx.addmm(b, x, w.T)
 
 
-@mx.custom_function
+@custom_function
 def affine(x, w, b):
     """The same with derivatives of its own; without stop_gradient MLX would differentiate this body instead."""
     return plain(mx.stop_gradient(x), mx.stop_gradient(w), mx.stop_gradient(b))

@@ -11,6 +11,8 @@ from models.layers import Activation, activation_named, check_sample, check_time
 class MLP(nn.Module):
     """`depth` hidden layers of `hidden` units over the flattened sample joined with its two times."""
 
+    independent_rows = True
+
     def __init__(
         self,
         shape: tuple | list,
@@ -54,6 +56,8 @@ class ResidualBlock(nn.Module):
 
 class ResidualMLP(nn.Module):
     """Residual blocks with GELU, 0.40M parameters on points: the 8-gaussians -> moons network of arXiv 2503.10636."""
+
+    independent_rows = True
 
     def __init__(self, shape: tuple | list, width: int = 128, blocks: int = 3, expansion: int = 4, classes: int = 0):
         super().__init__()

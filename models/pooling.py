@@ -6,6 +6,8 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime.custom import custom_function
+
 
 def places(x: mx.array, size: int) -> list[mx.array]:
     """The entries at each place of the size x size windows, row by row: views (B, H // size, W // size, C)."""
@@ -27,7 +29,7 @@ def pooling(size: int) -> Callable[[mx.array], mx.array]:
     def largest(x):
         return reduce(mx.maximum, places(x, size))
 
-    @mx.custom_function
+    @custom_function
     def call(x):
         # without stop_gradient MLX would differentiate this body instead
         return largest(mx.stop_gradient(x))

@@ -57,6 +57,8 @@ class ResNet9(nn.Module):
     Raises UsageError for smaller images.
     """
 
+    independent_rows = True
+
     def __init__(self, shape: tuple | list = (32, 32, 3), classes: int = 10, channels: int = 64, logits: bool = False):
         super().__init__()
         self.shape, self.logits = image_shape(self, shape), logits

@@ -72,6 +72,8 @@ class UNet(nn.Module):
 
     bilinear = False
 
+    independent_rows = True
+
     def __init__(self, shape: tuple | list = (128, 128, 1), outputs: int = 1, channels: int = 64, logits: bool = False):
         super().__init__()
         self.shape, self.logits = image_shape(self, shape), logits

@@ -25,6 +25,8 @@ class Transformer(nn.Module):
     padding: the token that nothing may look at. Embeddings start from N(0, 1 / hidden).
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         sources: int,

@@ -18,6 +18,8 @@ class SiameseEncoder(nn.Module):
     from N(.5, .01^2), as in the paper.
     """
 
+    independent_rows = True
+
     def __init__(self, shape: tuple | list = (105, 105, 1), hidden: int = 4096, channels: int = 64):
         super().__init__()
         self.shape = image_shape(self, shape)
@@ -49,6 +51,8 @@ class SiameseNetwork(nn.Module):
 
     logits: give what the sigmoid takes instead. shape, hidden, channels: as SiameseEncoder has them.
     """
+
+    independent_rows = True
 
     def __init__(
         self, shape: tuple | list = (105, 105, 1), hidden: int = 4096, channels: int = 64, logits: bool = False

@@ -137,6 +137,8 @@ class SongUNet(nn.Module):
     in the backward pass, not kept. Raises UsageError for sizes that don't fit.
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         shape: tuple | list,

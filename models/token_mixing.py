@@ -11,9 +11,10 @@ from typing import cast
 import mlx.core as mx
 
 from models.elementary import apart
+from runtime.custom import custom_function
 
 
-@mx.custom_function
+@custom_function
 def _from_left(w, x):
     return mx.stop_gradient(w) @ mx.stop_gradient(x)
 
@@ -46,7 +47,7 @@ def _normalised(length: int, eps: float) -> Callable[[mx.array, mx.array], tuple
         factor = mx.rsqrt(sums(wide.square()) / length + eps)
         return ((x + branch).astype(mx.float32) * factor).astype(x.dtype), factor
 
-    @mx.custom_function
+    @custom_function
     def call(x, branch):
         return plain(mx.stop_gradient(x), mx.stop_gradient(branch))
 

@@ -90,6 +90,8 @@ class UNet(nn.Module):
     are computed anew in the backward pass, not kept.
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         shape: tuple | list,

@@ -19,6 +19,8 @@ class ViT(nn.Module):
     from Xavier's uniform, positions from N(0, .02^2). Raises UsageError for sizes that don't divide.
     """
 
+    independent_rows = True
+
     def __init__(
         self,
         shape: tuple | list = (224, 224, 3),

@@ -40,6 +40,8 @@ class WideResidualNetwork(nn.Module):
     channels: of the images. Convolutions start from N(0, 2 / fan out). Raises UsageError for another depth.
     """
 
+    independent_rows = True
+
     def __init__(
         self, depth: int = 28, classes: int = 10, widen_factor: int = 10, dropout: float = 0.0, channels: int = 3
     ):

@@ -8,6 +8,12 @@ import mlx.nn as nn
 
 Before = Callable[[str, Any, tuple, dict], tuple[tuple, dict]]  # arguments and keywords to call with
 After = Callable[[str, Any, tuple, Any], Any]  # (name, thing, (arguments, keywords), result) -> what to return
+_open: list[object] = []  # one for each block that watches
+
+
+def watching() -> bool:
+    """Whether calls are watched now, so that nothing may be called more often than it says."""
+    return bool(_open)
 
 
 @contextmanager
@@ -38,11 +44,13 @@ def watched(things: Mapping[str, Any], after: After, before: Before | None = Non
 
         return call
 
+    _open.append(names)
     try:
         for kind, original in classes.items():
             kind.__call__ = replaced(original)
         yield
     finally:
+        _open.pop()
         for kind in classes:
             if kind in own:
                 kind.__call__ = own[kind]

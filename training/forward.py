@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from runtime.op import Batch, Context
 from runtime.slots import restored_on_error, snapshot, write
+from runtime.streams import divided
 from training.network import Network
 from training.rows import ROWS, Lookup
 from training.tracing import Traces
@@ -48,7 +49,7 @@ class ForwardStep:
         write(self.network.models, arrays)
         zero = mx.array(0, mx.int32)
         ops = [*self.network.before, *self.network.after]
-        out = self.network.forward(batch, Context(self.mode, key, zero, zero, ds_id=ds_id), ops=ops)
+        out = self.network.forward(batch, Context(self.mode, key, zero, zero, wrap=divided, ds_id=ds_id), ops=ops)
         write(states, held)
         return {name: out[name] for name in wanted if name in out}
 

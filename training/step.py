@@ -16,6 +16,7 @@ from runtime.errors import UsageError
 from runtime.op import Batch, Context, active
 from runtime.scheduler import ScheduledOp
 from runtime.slots import restored_on_error, snapshot, write
+from runtime.streams import divided
 from runtime.trees import hidden
 from runtime.world import ALONE, World
 from training.averaging import averaged, widened
@@ -245,6 +246,7 @@ class TrainStep:
         return {p: w.astype(self.dtype) if mx.issubdtype(w.dtype, mx.floating) else w for p, w in leaves.items()}
 
     def _wrap(self, model):
+        model = model if self.world.many else divided(model)  # processes share the cores among them
         return model if self.dtype is None else Mixed(model, self.dtype)
 
     def _update(self, updates: dict[UpdateOp, Any], gradients: dict[str, Batch], norms: Batch, window: mx.array,

@@ -26,6 +26,7 @@ def smooth(scores: Scores, x: mx.array, classes: mx.array, key: mx.array, sample
     for one in mx.random.split(key, samples):
         gradient = saliency(scores, x + deviation * mx.random.normal(x.shape, key=one), classes)
         total = total + (gradient.square() if squared else gradient)
+        mx.eval(total)  # else many copies are in memory at once
     return total / samples
 
 
@@ -37,4 +38,5 @@ def integrated(scores: Scores, x: mx.array, classes: mx.array, baseline: mx.arra
     total = mx.zeros_like(x)
     for step in range(steps):
         total = total + saliency(scores, baseline + (step + 0.5) / steps * (x - baseline), classes)
+        mx.eval(total)
     return (x - baseline) * total / steps
