@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from domains.eis import HIGHEST, LOWEST, NAMES, SWAP, Impedance, check_topology
+from domains.eis_noise import axes
 from runtime.errors import UsageError
 
 BEYOND = 10.0  # how far from the grid's ends parameters may go, a factor
@@ -54,9 +55,11 @@ def middle(count: int = 1) -> np.ndarray:
 def levenberg_marquardt(
     frequencies: np.ndarray, z: Impedance, start: np.ndarray, topology: str,
     known: Mapping[str, float | np.ndarray] | None = None, rs: float | np.ndarray | None = 0.0, steps: int = 100,
-    beyond: float | np.ndarray = BEYOND, enough: float = 0.0,
+    beyond: float | np.ndarray = BEYOND, enough: float = 0.0, kind: str = "modulus",
 ) -> Fit:  # fmt: skip
     """Least squares of (Z_model - Z) / |Z| from each start (N, 5), or (N, 6) with Rs (else 0) last, in ln p.
+
+    kind: of noise (domains.eis_noise), whose axes at Z weigh the two parts of that, "modulus" alike.
 
     frequencies: (F,) or (N, F) in Hz; z: (F,) for one spectrum or (N, F) for one each. known: values held, by name,
     numbers or (N,). rs: the series resistance in ohm, a number or (N,), or None to fit it too, from 0 up. beyond: how
@@ -85,7 +88,8 @@ def levenberg_marquardt(
     bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
     low, high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
     search = Search(low, high, np.array([LONGEST if i < 5 else np.inf for i in free]), enough=enough)
-    parts = [Residuals(z[rows], w[rows], topology, free).fit(q[rows], steps if free else 0, search) for rows in blocks]
+    steps = steps if free else 0
+    parts = [Residuals(z[rows], w[rows], topology, free, kind).fit(q[rows], steps, search) for rows in blocks]
     q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))
     names = tuple((*NAMES, "Rs")[i] for i in free)
     variance = squares / max(2 * z.shape[1] - len(free), 1)
@@ -144,11 +148,16 @@ class Search:
 class Residuals:
     """Relative residuals of rows: spectra z (n, F) at angular frequencies w (n, F), some of ln p and Rs (5) free.
 
+    kind: of noise; its axes at z weigh the residuals' two parts in sums of squares, modulus noise's alike.
     q (n, 6) is ln p and Rs in ohm. Memory is reused: what `linearised` gives are new arrays all the same.
     """
 
-    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int]):
+    def __init__(self, z: Impedance, w: np.ndarray, topology: str, free: list[int], kind: str = "modulus"):
         self.weight = 1 / np.abs(z)
+        self.turn = self.scale = None
+        if kind != "modulus":
+            self.turn, along, across = axes(z, kind)
+            self.scale = np.stack([along, across], axis=-1) / self.weight[..., None]
         self.goal, self.w, self.topology, self.free = z * self.weight, w, topology, free
         self.space = np.empty((len(z), 6 if 5 in free else 5, z.shape[1]), np.complex128)
 
@@ -186,7 +195,7 @@ class Residuals:
         return q, residual, tried, normal, squares
 
     def linearised(self, q: np.ndarray, at) -> tuple[np.ndarray, ...]:
-        """At q (n, 6): mean |r|, |r|^2, J^T J and J^T r of the residuals r = (Z_model - Z) / |Z|."""
+        """At q (n, 6): mean |r|, and (weighed) |r|^2, J^T J, J^T r of the residuals r = (Z_model - Z) / |Z|."""
         weight, goal, w = self.weight[at], self.goal[at], self.w[at]
         p = np.exp(q[:, :5])
         rsh, r = p[:, :1], p[:, 1:3, None]
@@ -212,11 +221,18 @@ class Residuals:
         if jacobian.shape[1] == 6:
             jacobian[:, 5] = weight
         off = (z + q[:, 5:]) * weight - goal
+        residual = np.abs(off).mean(axis=1)
+        if self.turn is not None and self.scale is not None:
+            jacobian *= self.turn[at][:, None]
+            off *= self.turn[at]
+            for part, scale in ((jacobian, self.scale[at][:, None]), (off, self.scale[at])):
+                pairs = part.view(np.float64).reshape(*part.shape, 2)
+                pairs *= scale
         real, flat = jacobian.view(np.float64), off.view(np.float64)
         normal = real @ np.swapaxes(real, 1, 2)
         gradient = (real @ flat[..., None])[..., 0]
         free = self.free
-        return (np.abs(off).mean(axis=1), np.einsum("nf,nf->n", flat, flat), normal[:, free][:, :, free],
+        return (residual, np.einsum("nf,nf->n", flat, flat), normal[:, free][:, :, free],
                 gradient[:, free])  # fmt: skip
 
 

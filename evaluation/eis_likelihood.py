@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from domains.eis import ENDS, POINTS, Impedance, from_places, impedance
+from domains.eis_noise import LEAST, STEADY, axes, check_kind
 from domains.eis_ratio import Ratios
 from domains.eis_spectrum import Spectrum
 from runtime.errors import UsageError
@@ -18,9 +19,9 @@ TOGETHER = 8  # |Z|^2 that are multiplied before their logarithm is taken
 class Problem:
     """One spectrum, and what is known and assumed of the circuit behind it.
 
-    known: {parameter: value} in ohm and farad. levels: the least and the largest relative size of modulus noise
-    (domains.eis_noise), log-uniform between them; equal ends: that level. rs: the least and the largest series
-    resistance (ohm), log-uniform between them; equal ends: that value, which may be 0.
+    known: {parameter: value} in ohm and farad. levels: the least and the largest relative size of the noise,
+    log-uniform between them; equal ends: that level. rs: the least and the largest series resistance (ohm), log-uniform
+    between them; equal ends: that value, which may be 0. kind: of noise (domains.eis_noise).
     """
 
     spectrum: Spectrum
@@ -28,8 +29,10 @@ class Problem:
     known: Mapping[int, float] = field(default_factory=dict)
     levels: tuple[float, float] = (1e-3, 5e-2)
     rs: tuple[float, float] = (0.0, 0.0)
+    kind: str = "modulus"
 
     def __post_init__(self):
+        check_kind(self.kind)
         if not 0 < self.levels[0] <= self.levels[1]:
             raise UsageError(f"noise levels must be above 0 and rise, got {self.levels}.")
         if not 0 <= self.rs[0] <= self.rs[1] or (self.rs[0] == 0 < self.rs[1]):
@@ -71,7 +74,7 @@ class Problem:
 
     def log_likelihood(self, z: Impedance) -> np.ndarray:
         """ln p(spectrum | circuit) in nats, (...) of model impedances (..., F) with their Rs, over all levels."""
-        return self.of_deviation(*deviation(self.spectrum.z, z.real, z.imag))
+        return self.of_deviation(*deviation(self.spectrum.z, z.real, z.imag, self.kind))
 
     def of_deviation(self, square: np.ndarray, size: np.ndarray) -> np.ndarray:
         """`log_likelihood` (...) of what `deviation` gives, (...) each.
@@ -97,8 +100,17 @@ class Problem:
         return np.where(inside, -len(self.free) * np.log(POINTS), -np.inf)
 
 
-def deviation(observed: Impedance, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """sum |Z_observed - Z|^2 / |Z|^2 and sum ln |Z|^2 over frequencies, (...) each, of Re Z and Im Z (..., F)."""
+def deviation(
+    observed: Impedance, real: np.ndarray, imaginary: np.ndarray, kind: str = "modulus"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over frequencies, (...) each, of Re Z and Im Z (..., F): squares of errors, ln of their two sizes.
+
+    Squares are of the errors over their size at noise level 1; modulus: |Z_observed - Z|^2 / |Z|^2, and ln |Z|^2.
+    """
+    if kind == "proportional":
+        return proportional(observed, real, imaginary)
+    if kind == "phase":
+        return phase(observed, real, imaginary)
     square = real * real
     square += imaginary * imaginary
     off, across = real - observed.real.copy(), imaginary - observed.imag.copy()  # a stride of 2 takes longer
@@ -112,6 +124,31 @@ def deviation(observed: Impedance, real: np.ndarray, imaginary: np.ndarray) -> t
         part = square[..., start : start + wide]
         product[..., : part.shape[-1]] *= part
     return off.sum(axis=-1), np.log(product).sum(axis=-1)
+
+
+def proportional(observed: Impedance, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`deviation` of errors as large as Re Z and Im Z."""
+    least = LEAST * np.sqrt(real * real + imaginary * imaginary)
+    sizes = np.maximum(np.abs(real), least), np.maximum(np.abs(imaginary), least)
+    off, across = (observed.real - real) / sizes[0], (observed.imag - imaginary) / sizes[1]
+    return (off * off + across * across).sum(axis=-1), np.log(sizes[0] * sizes[1]).sum(axis=-1)
+
+
+def phase(observed: Impedance, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`deviation` of errors of the angle, and STEADY times as large ones of ln |Z|; the area is that of the parts."""
+    x, y = observed.real, observed.imag
+    seen, turned = x * x + y * y, np.arctan2(y * real - x * imaginary, x * real + y * imaginary)
+    stretched = 0.5 / STEADY * np.log(seen / (real * real + imaginary * imaginary))
+    square = (turned * turned + stretched * stretched).sum(axis=-1)
+    return square, np.full(square.shape, np.log(STEADY * seen).sum())
+
+
+def quadratic(z: Impedance, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """xx, xy, yy (F,): xx dx^2 + 2 xy dx dy + yy dy^2 is `deviation`'s square of a small error dx + j dy at z (F,)."""
+    turn, along, across = axes(z, kind)
+    along, across = along**2, across**2
+    return (along * turn.real**2 + across * turn.imag**2, (across - along) * turn.real * turn.imag,
+            along * turn.imag**2 + across * turn.real**2)  # fmt: skip
 
 
 def log_sum(values: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def around(problem: Problem, places: np.ndarray, reach: float, steps: int, bound
     q = np.concatenate([np.log(LOWEST) + places * CELL, np.full((count, 1), problem.rs[0])], axis=1)
     moving = free + [5] if problem.rs_free else free
     z, w = (np.broadcast_to(row, (count, points // 2)) for row in (problem.spectrum.z, _angular(problem)))
-    residuals = Residuals(z, w, problem.topology, moving)
+    residuals = Residuals(z, w, problem.topology, moving, problem.kind)
     stay = np.array([(reach * CELL[i]) ** -2 for i in free] + [0.0] * problem.rs_free)
     low, high = (np.append(np.log(LOWEST) + bound * CELL, rs)[moving] for bound, rs in
                  zip(bounds, problem.rs, strict=True))  # fmt: skip

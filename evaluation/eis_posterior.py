@@ -14,7 +14,7 @@ import numpy as np
 
 from domains.eis import CELL, ENDS, LOWEST, SWAP, Impedance, canonical, from_places, to_places
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
-from evaluation.eis_likelihood import Problem, deviation, log_sum
+from evaluation.eis_likelihood import Problem, deviation, log_sum, quadratic
 from evaluation.eis_mixture import Mixture, around
 
 FEWEST, CENTRES = 8, 32  # of the first round's mixture; in between, twice the square of how many parameters are open
@@ -50,7 +50,8 @@ class Posterior:
 class Draws:
     """Circuits with ln of likelihood x prior / density (N,), which may be -inf.
 
-    misfit (N,): the sum over frequencies of |dZ|^2 / |Z|^2, infinite for circuits that the prior excludes.
+    misfit (N,): the sum of squares of evaluation.eis_likelihood.deviation, for modulus noise of |dZ|^2 / |Z|^2 over
+    frequencies, infinite for circuits that the prior excludes.
     """
 
     places: np.ndarray
@@ -130,11 +131,11 @@ def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.ran
     square, size = np.empty((2, len(rows)))
     if problem.rs_free:
         for block, z in zip(blocks, model, strict=True):
-            square[block], size[block] = against_rs(observed, *z)
+            square[block], size[block] = against_rs(observed, *z, problem.kind)
     rs[rows], log_rs = draw_rs(problem, square, size, rng)
     for block, (real, imaginary) in zip(blocks, model, strict=True):
         real += rs[rows[block], None]
-        square[block], size[block] = deviation(observed, real, imaginary)
+        square[block], size[block] = deviation(observed, real, imaginary, problem.kind)
     misfit[rows] = square
     log_weight[rows] += problem.of_deviation(square, size) + log_rs
     return Draws(places, rs, misfit, log_weight)
@@ -247,15 +248,21 @@ def draw_rsh(membranes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
         return resistance * (1 + np.exp(found)), np.log(density)
 
 
-def against_rs(observed: Impedance, real: np.ndarray, imaginary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How Rs changes the sum of squares of (Z_observed - Z - Rs) / |Z_observed|: at Rs = 0, and half its fall per ohm.
+def against_rs(
+    observed: Impedance, real: np.ndarray, imaginary: np.ndarray, kind: str = "modulus"
+) -> tuple[np.ndarray, np.ndarray]:
+    """How Rs changes the weighed sum of squares of Z_observed - Z - Rs: at Rs = 0, and half its fall per ohm.
 
-    real, imaginary: of Z (n, F) without Rs, in ohm; (n,) each.
+    kind: of noise, which weighs. real, imaginary: of Z (n, F) without Rs, in ohm; (n,) each.
     """
-    weight = 1 / (observed.real**2 + observed.imag**2)
-    own = (observed.real * weight, observed.imag * weight)
-    left = len(observed) - 2 * (real @ own[0] + imaginary @ own[1]) + (real * real + imaginary * imaginary) @ weight
-    return np.maximum(left, 0), own[0].sum() - real @ weight
+    xx, xy, yy = quadratic(observed, kind)
+    own = (xx * observed.real + xy * observed.imag, xy * observed.real + yy * observed.imag)
+    left = own[0] @ observed.real + own[1] @ observed.imag - 2 * (real @ own[0] + imaginary @ own[1])
+    left = left + (real * real) @ xx + (imaginary * imaginary) @ yy
+    slope = own[0].sum() - real @ xx
+    if xy.any():
+        left, slope = left + 2 * (real * imaginary) @ xy, slope - imaginary @ xy
+    return np.maximum(left, 0), slope
 
 
 def draw_rs(
@@ -269,12 +276,11 @@ def draw_rs(
     count = len(left)
     if not problem.rs_free:
         return np.full(count, low), np.zeros(count)
-    scale = 1 / np.abs(problem.spectrum.z)
-    steep = scale @ scale
+    steep = quadratic(problem.spectrum.z, problem.kind)[0].sum()
     best = slope / steep
     end = np.clip(best, low, high)
     rest = np.maximum(left - (2 * slope - end * steep) * end, 0)  # a parabola in Rs
-    level = np.clip(np.sqrt(rest / (2 * len(scale))), *problem.levels)
+    level = np.clip(np.sqrt(rest / (2 * len(problem.spectrum.z))), *problem.levels)
     width = level / np.sqrt(steep)
     bounds = [(end - best) / (0.6 * width) for end in (low, high)]
     top = np.clip(best + 5 * width, 2 * low, high)

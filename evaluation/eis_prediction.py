@@ -59,7 +59,8 @@ class Prediction:
     entropy: nats of the joint probability of the cells, of `entropy_of_prior`. effective: how many independent circuits
     the weighted ones are worth; network_effective: the same of the network's own `drawn` draws (None on a grid, whose
     likeliest circuits are enumerated: they hold the share `covered` of the network's probability). noise: the relative
-    size of what is left. log_evidence: ln p(spectrum), to compare topologies by. merged: the membranes can't be told
+    size of what is left, by the measure of `noise_kind`. log_evidence: ln p(spectrum), to compare topologies by;
+    noise_evidence: the same under each kind of noise, where they were compared. merged: the membranes can't be told
     apart, a is the quicker one. parameters (N, 5), rs (N,), weights (N,): the weighted circuits, for bands.
     """
 
@@ -80,6 +81,8 @@ class Prediction:
     covered: float = 1.0
     noise: Estimate | None = None
     log_evidence: float | None = None
+    noise_kind: str = "modulus"
+    noise_evidence: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     parameters: np.ndarray = field(repr=False, default_factory=lambda: np.empty((0, 5)))
     rs: np.ndarray = field(repr=False, default_factory=lambda: np.empty(0))
@@ -166,7 +169,7 @@ def summarise(
         circuits, {NAMES[i]: np.bincount(cells[:, i], weights, POINTS).tolist() for i in problem.free}, estimates,
         whole, max(0.0, float(-(positive * np.log(positive)).sum())), len(problem.free) * float(np.log(POINTS)) - twins,
         posterior.effective, posterior.network, posterior.drawn, float(own_weights.sum()), noise,
-        posterior.log_evidence, [], parameters, posterior.rs, weights,
+        posterior.log_evidence, problem.kind, {}, [], parameters, posterior.rs, weights,
     ), np.array(kept)  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from domains.eis import ENDS, NAMES, POINTS, RS_SPAN, UNITS, check_topology, from_places, place_of
+from domains.eis_noise import KINDS, check_kind
 from domains.eis_spectrum import FEWEST, HIGH, LOW, Spectrum, outside
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_posterior import Posterior, infer, over_grid, weighed
@@ -18,6 +20,7 @@ from runtime.errors import UsageError, closest
 Known = Mapping[str, float]
 FEW = 100  # effective circuits below which a prediction says that it is rough
 MISFIT = 1.5  # times the loudest noise, from which a prediction says that the circuits don't fit
+LIKELIEST = "likeliest"  # of the kinds of noise
 COVERED = 0.99  # of the network's probability, below which a grid's prediction says so
 
 
@@ -45,14 +48,20 @@ class ProbabilisticEISPredictor:
 
     def predict(
         self, spectra: Sequence[Spectrum | None], known: Known | Sequence[Known] | None = None, top_k: int = 10,
-        refine: bool = True, noise: float | None = None, seed: int = 0,
+        refine: bool = True, noise: float | None = None, seed: int = 0, kind: str = "modulus",
     ) -> list[Prediction]:  # fmt: skip
         """A prediction for each spectrum; None is no spectrum, whose prediction is the prior.
 
         known: {name: value} in ohm and farad, for all spectra or for each; "Rs" too. refine: False leaves the network's
-        word as it is, True weighs it by the exact likelihood. noise: the relative level, where it is known. Raises
+        word as it is, True weighs it by the exact likelihood. noise: the relative level, where it is known. kind: of
+        noise (domains.eis_noise), or "likeliest": the one under which the spectrum's probability is largest. Raises
         UsageError for unknown names, values outside the prior, and spectra that its circuits can't give.
         """
+        if kind != LIKELIEST:
+            check_kind(kind)
+        elif self.prior == "grid" or not refine:
+            raise UsageError("the likeliest kind of noise is told by the likelihood of circuits anywhere; needed: "
+                             "refine=True and a predictor that is not of the grid, or a kind.")  # fmt: skip
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, got {top_k}.")
         many = [known or {}] * len(spectra) if known is None or isinstance(known, Mapping) else list(known)
@@ -62,7 +71,8 @@ class ProbabilisticEISPredictor:
         problems = [self.problem(spectrum, given, rs, noise) if spectrum is not None else None
                     for spectrum, (given, rs) in zip(spectra, checked, strict=True)]  # fmt: skip
         asked = [problem for problem in problems if problem is not None]
-        found = iter(self.answer(asked, top_k, refine, seed) if asked else [])
+        kinds = KINDS if kind == LIKELIEST else (kind,)
+        found = iter(self.best_of_kinds(asked, kinds, top_k, refine, seed) if asked else [])
         return [next(found) if problem is not None else self.without_spectrum(given, top_k, seed)
                 for problem, (given, _) in zip(problems, checked, strict=True)]  # fmt: skip
 
@@ -137,6 +147,21 @@ class ProbabilisticEISPredictor:
                 circuit.predicted_relative = float(value)
         return found
 
+    def best_of_kinds(
+        self, problems: list[Problem], kinds: Sequence[str], top_k: int, refine: bool, seed: int
+    ) -> list[Prediction]:
+        """`answer` under the kind of noise that makes each spectrum likeliest, with ln p(spectrum) under each."""
+        each = [self.answer([replace(one, kind=kind) for one in problems], top_k, refine, seed) for kind in kinds]
+        if len(kinds) == 1:
+            return each[0]
+        found = []
+        for answers in zip(*each, strict=True):
+            evidence = {one.noise_kind: float(one.log_evidence) for one in answers if one.log_evidence is not None}
+            best = next(one for one in answers if one.noise_kind == max(evidence, key=evidence.__getitem__))
+            best.noise_evidence = evidence
+            found.append(best)
+        return found
+
     def posterior(
         self, problem: Problem, places: np.ndarray, log_q: np.ndarray, refine: bool, rng: np.random.Generator
     ) -> tuple[Posterior, np.ndarray]:
@@ -207,7 +232,7 @@ class EISParameterCompleter:
     def predict_missing_parameters(
         self, known_params: Known | None = None,
         spectrum: Spectrum | tuple[Sequence[float], Sequence[complex]] | None = None, top_k: int = 10,
-        refine: bool = True, noise: float | None = None, seed: int = 0,
+        refine: bool = True, noise: float | None = None, seed: int = 0, kind: str = "modulus",
     ) -> Prediction:  # fmt: skip
         """The prediction from 0 to 5 known parameters ({"Rsh": 460}, ohm and farad; "Rs" too) and a spectrum.
 
@@ -218,4 +243,4 @@ class EISParameterCompleter:
             if not isinstance(spectrum, tuple | list) or len(spectrum) != 2:
                 raise UsageError(f"spectrum must be a Spectrum or (frequencies, impedances), got {type(spectrum)}.")
             spectrum = Spectrum(np.asarray(spectrum[0]), np.asarray(spectrum[1]))
-        return self.predictor.predict([spectrum], known_params, top_k, refine, noise, seed)[0]
+        return self.predictor.predict([spectrum], known_params, top_k, refine, noise, seed, kind)[0]

@@ -11,6 +11,7 @@ from domains.eis_alarm import residual_alarm
 from domains.eis_fit import levenberg_marquardt
 from domains.eis_identify import SHARE, WIDTH, Quantity, Verdict, verdict
 from domains.eis_kk import KramersKronig, lin_kk
+from domains.eis_noise import white_squares
 from domains.eis_spectrum import HALF_CELL, Spectrum
 from evaluation.eis_prediction import Estimate, Prediction, plain
 from evaluation.eis_predictor import EISParameterCompleter
@@ -21,16 +22,22 @@ QUIETEST = 1e-4  # no instrument is better
 ALIKE = 0.02  # known resistances of two membranes nearer than this are within their tolerances
 SAME = 0.01  # of ln p: circuits nearer than this are one
 DRAWS = 300  # of the posterior, for the picture's bands
+SURE = 3.0  # nats from which on one kind of noise is told from another
 STEPS = 30  # of a fit from the network's circuits
 
 
 @dataclass
 class Options:
-    """How spectra are analysed. noise: None takes it from the scatter about the Kramers-Kronig fit."""
+    """How spectra are analysed.
+
+    noise: None takes it from the scatter about the Kramers-Kronig fit. kind: of noise, or "likeliest"; None is modulus.
+    The verdict and the alarm take noise as modulus noise of that level, whatever its kind.
+    """
 
     top_k: int = 10
     polish: bool = True
     noise: float | None = None
+    kind: str | None = None
     initial_guess: bool = False
     seed: int = 0
 
@@ -39,8 +46,8 @@ class Options:
 class Candidate:
     """A circuit: parameters (5,) and rs in ohm and farad, its z (F,), probability and misfit.
 
-    residual: the mean of |dZ| / |Z|, squares: of its square; predicted_relative: the network's word on
-    log10(mean |dZ| / mean |Z|) of the circuit before it was fitted.
+    residual: the mean of |dZ| / |Z|, squares: of its square, weighed by the kind of noise; predicted_relative: the
+    network's word on log10(mean |dZ| / mean |Z|) of the circuit before it was fitted.
     """
 
     parameters: np.ndarray
@@ -65,7 +72,8 @@ def analyse(
 
     Raises UsageError for spectra and known values that the predictor's circuits can't have.
     """
-    prediction = completer.predict_missing_parameters(known, spectrum, options.top_k, True, options.noise, options.seed)
+    prediction = completer.predict_missing_parameters(known, spectrum, options.top_k, True, options.noise, options.seed,
+                                                      options.kind or "modulus")  # fmt: skip
     topology, frequencies = prediction.topology, spectrum.frequencies
     kk = lin_kk(spectrum)
     noise, source = noise_level(kk, options.noise)
@@ -79,7 +87,7 @@ def analyse(
     record = {
         "name": spectrum.name, "points": len(spectrum.z), "frequencies_hz": [frequencies[0], frequencies[-1]],
         "topology": topology, "known": dict(known), "merged": prediction.merged,
-        "noise": noise, "noise_from": source,
+        "noise": noise, "noise_from": source, "noise_kind": noise_kind(prediction, options.kind),
         "kramers_kronig": {"passes": kk.passes, "mu": kk.mu, "elements": kk.elements, "sentence": kk.sentence},
         "quantities": quantities(best, prediction, known, says),
         "verdict": {"sentence": sentence, "families": {
@@ -108,6 +116,24 @@ def noise_level(kk: KramersKronig, given: float | None) -> tuple[float, str]:
     return found, "from the scatter about the Kramers-Kronig fit"
 
 
+def noise_kind(prediction: Prediction, asked: str | None) -> dict[str, Any]:
+    """The kind of noise that the likelihood took, why, its level at the posterior's circuits, and in words.
+
+    log_evidence: ln p(spectrum) under each kind, where they were compared.
+    """
+    kind, level = prediction.noise_kind, prediction.noise.median if prediction.noise else 0.0
+    words = {"modulus": f"of {level:.2%} of |Z| on Z' and on Z''", "proportional": f"of {level:.2%} of Z' and of Z''",
+             "phase": f"of {level:.2g} rad of the angle, a tenth of that of |Z|"}[kind]  # fmt: skip
+    found = {"kind": kind, "from": "default" if asked is None else "as given", "level": level}
+    if not prediction.noise_evidence:
+        return found | {"sentence": f"Noise is taken as {kind}, errors {words}."}
+    ranked = sorted(prediction.noise_evidence.items(), key=lambda item: -item[1])
+    ahead = ranked[0][1] - ranked[1][1]
+    sure = "" if ahead >= SURE else ": they can hardly be told apart"
+    sentence = f"Noise is likeliest to be {kind}, errors {words}; {ranked[1][0]} is {ahead:.1f} nats behind{sure}."
+    return found | {"from": "likeliest of three", "log_evidence": prediction.noise_evidence, "sentence": sentence}
+
+
 def candidates(spectrum: Spectrum, prediction: Prediction, known: Mapping[str, float], polish: bool) -> list[Candidate]:
     """The likeliest circuits, fitted to the spectrum within the prior or not; a fit moves nothing that is known.
 
@@ -119,12 +145,13 @@ def candidates(spectrum: Spectrum, prediction: Prediction, known: Mapping[str, f
         held = {name: value for name, value in known.items() if name in NAMES}
         free_rs = "Rs" in prediction.estimates
         fit = levenberg_marquardt(spectrum.frequencies, spectrum.z, circuits, prediction.topology, held,
-                                  None if free_rs else rs, STEPS, HALF_CELL)  # fmt: skip
+                                  None if free_rs else rs, STEPS, HALF_CELL, kind=prediction.noise_kind)  # fmt: skip
         circuits, rs = canonical(fit.parameters) if prediction.merged else fit.parameters, fit.rs
         for name, value in held.items():  # it went through a logarithm
             circuits[:, NAMES.index(name)] = value
     z = impedance(circuits, spectrum.frequencies, prediction.topology, rs)
     off = np.abs(z - spectrum.z) / np.abs(spectrum.z)
+    squares = white_squares(spectrum.z, z, prediction.noise_kind)
     found: list[Candidate] = []
     for row, one in enumerate(prediction.circuits):
         same = [other for other in found if np.abs(np.log(other.parameters / circuits[row])).max() < SAME]
@@ -132,7 +159,7 @@ def candidates(spectrum: Spectrum, prediction: Prediction, known: Mapping[str, f
             same[0].probability += one.probability
             continue
         found.append(Candidate(circuits[row], float(rs[row]), z[row], one.probability, float(off[row].mean()),
-                               float((off[row] ** 2).mean()), one.predicted_relative))  # fmt: skip
+                               float(squares[row]), one.predicted_relative))  # fmt: skip
     return sorted(found, key=lambda one: -one.probability)
 
 

@@ -21,6 +21,7 @@ def report(record: Mapping[str, Any]) -> str:
     read = [f"Read as: {'; '.join(record['read_as'])}."] if record["read_as"] else []
     said = [*read, *record["notes"], record["kramers_kronig"]["sentence"],
             f"Noise: {record['noise']:.2%} of |Z| on each part, {record['noise_from']}.",
+            record["noise_kind"]["sentence"] if record["noise_kind"]["from"] != "default" else "",
             record["alarm"]["sentence"]]  # fmt: skip
     rows = [HEADERS, *(row(name, values) for name, values in record["quantities"].items())]
     table = [f"  {line}" for line in columns(rows)]

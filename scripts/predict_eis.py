@@ -9,7 +9,9 @@ usage: python scripts/predict_eis.py FILE|FOLDER [key=value ...]
   model=parallel         a checkpoint, a run's folder or a shipped network; left out: the topology's shipped one
   top_k=10               likeliest circuits to list
   polish=true            fit the best of them to the spectrum (Levenberg-Marquardt); false: as the network says
-  noise=auto             share of |Z| on the real and on the imaginary part, such as 0.01; auto: from the spectrum
+  noise=auto             share of |Z| on the real and on the imaginary part, such as 0.01; auto: from the spectrum; or a
+                         kind, such as phase or phase:0.01: modulus (auto's: equal errors of both parts), proportional
+                         (errors in proportion to each part), phase (of the angle, in radians), likeliest (of the three)
   series=false           true: the spectra are a series (in the order of their files): a membrane keeps its name in all
   initial_guess=false    true: also print the circuits as impedance.py's CustomCircuit takes them
   out=results.json       all that was found, .json, or .csv with a row a spectrum
@@ -35,7 +37,8 @@ import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 # isort: split
 from dataloaders.eis_files import Reading, examine, read_folder
 from domains.eis import check_topology
-from evaluation.eis_predictor import EISParameterCompleter
+from domains.eis_noise import KINDS
+from evaluation.eis_predictor import LIKELIEST, EISParameterCompleter
 from runtime.errors import UsageError
 from scripts import eis_known
 from scripts.arguments import at_least, command, ends_in, parse
@@ -65,17 +68,20 @@ class Settings:
     device: str = "auto"
 
 
-def noise(text: str) -> float | None:
-    """The noise meant by noise=auto (None) or noise=0.01; UsageError unless it is above 0 and below 1."""
-    if text == "auto":
-        return None
+def noise(text: str) -> tuple[float | None, str | None]:
+    """Level (None: auto) and kind (None: not said) of noise=auto, noise=0.01, noise=phase or noise=phase:0.01."""
+    kinds = (*KINDS, LIKELIEST)
+    kind, _, level = text.partition(":") if text.split(":")[0] in kinds else ("", "", text)
+    if level == "auto" or (kind and text == kind):
+        return None, kind or None
     try:
-        value = float(text)
+        value = float(level)
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise UsageError(f"noise must be auto or a share of |Z| above 0 and below 1, such as 0.01, got {text!r}.")
-    return value
+        raise UsageError(f"noise must be auto or a share of |Z| above 0 and below 1, such as 0.01, or one of "
+                         f"{', '.join(kinds)}, alone or with a share, such as phase:0.01; got {text!r}.")  # fmt: skip
+    return value, kind or None
 
 
 def checked(arguments: list[str]) -> tuple[Path, Settings, dict[str, float]]:
@@ -118,7 +124,7 @@ def analysed(
 ) -> Iterator[tuple[dict[str, Any], Picture] | str]:
     """The record and picture of each spectrum, or a sentence on why there is none."""
     table = eis_known.table(given.known) if given.known is not None else None
-    options = Options(given.top_k, given.polish, noise(given.noise), given.initial_guess, given.seed)
+    options = Options(given.top_k, given.polish, *noise(given.noise), given.initial_guess, given.seed)
     for reading in readings:
         for spectrum in reading.spectra:
             try:

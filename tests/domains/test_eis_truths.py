@@ -1,11 +1,9 @@
-"""Ground truths: exact numbers, ranges, seeds, shares; noise: sizes by kind, likelihood against scipy's normal."""
+"""Ground truths: exact numbers, ranges, seeds, shares."""
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from domains import eis, eis_truths
-from domains.eis_noise import log_likelihood, noisy
 from runtime.errors import UsageError
 
 
@@ -40,28 +38,3 @@ def test_hypercube_and_sequence_fill_every_stratum_once(monkeypatch):
         np.testing.assert_array_equal(np.sort(strata, axis=0), np.arange(64)[:, None] * np.ones(5))
     pairs = strata[:, :2] // 8  # of the sequence, the last: also one in every square of 8 by 8
     assert len(np.unique(pairs, axis=0)) == 64
-
-
-def test_noise_has_its_size_and_kind():
-    rng, z = np.random.default_rng(0), np.full((4000, 5), 3 - 4j, np.complex128)
-    errors = {kind: noisy(z, 0.02, rng, kind) - z for kind in ("modulus", "proportional", "phase")}
-    assert errors["modulus"].real.std() == pytest.approx(0.1, rel=0.02)
-    assert errors["modulus"].imag.std() == pytest.approx(0.1, rel=0.02)
-    assert errors["proportional"].real.std() == pytest.approx(0.06, rel=0.02)
-    assert errors["proportional"].imag.std() == pytest.approx(0.08, rel=0.02)
-    turned = z + errors["phase"]
-    np.testing.assert_allclose(np.abs(turned), 5.0)
-    assert np.angle(turned / z).std() == pytest.approx(0.02, rel=0.02)
-    levels = np.array([0.0, 0.1])
-    assert np.array_equal(noisy(z[:2], levels, rng)[0], z[0])
-    with pytest.raises(UsageError, match="modulus, proportional, phase, got 'white'"):
-        noisy(z, 0.1, rng, "white")
-
-
-def test_likelihood_is_a_product_of_normals():
-    rng = np.random.default_rng(1)
-    model: eis.Impedance = rng.standard_normal(6) + 1j * rng.standard_normal(6)
-    seen = noisy(model, 0.05, rng)
-    sigma = 0.05 * np.abs(model)
-    want = norm.logpdf(seen.real, model.real, sigma).sum() + norm.logpdf(seen.imag, model.imag, sigma).sum()
-    assert log_likelihood(seen, model, 0.05) == pytest.approx(want)

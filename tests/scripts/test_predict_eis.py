@@ -39,10 +39,10 @@ def untrained(monkeypatch):
     monkeypatch.setattr(predict_eis, "load", lambda name, device: completer(name))
 
 
-def write(path, topology="parallel", rs=0.0, level=0.002, minus=False, seed=0):
+def write(path, topology="parallel", rs=0.0, level=0.002, minus=False, seed=0, kind="modulus"):
     """A table of a noisy spectrum of TRUTH."""
     frequencies = default_frequencies(40)
-    z = noisy(impedance(TRUTH, frequencies, topology, rs), level, np.random.default_rng(seed))
+    z = noisy(impedance(TRUTH, frequencies, topology, rs), level, np.random.default_rng(seed), kind)
     z = z.conj() if minus else z
     rows = "\n".join(f"{f:.6g},{one.real:.6g},{one.imag:.6g}" for f, one in zip(frequencies, z, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,6 +249,7 @@ def test_equal_known_resistances_leave_two_orders(tmp_path):
         (["{file}", "known.Rsh=3"], "Rsh must be a number from 7.31 to 1.37e.04 ohm, got 3"),
         (["{file}", "noise=2"], "noise must be auto or a share of .* got '2'"),
         (["{file}", "noise=loud"], "noise must be auto or a share of .* got 'loud'"),
+        (["{file}", "noise=phase:loud"], "one of modulus, proportional, phase, likeliest, .* got 'phase:loud'"),
         (["{file}", "out=r.txt"], r"out must be a file name that ends in .json or .csv, got 'r.txt'"),
         (["{file}", "picture=p.gif"], "picture must be a file name .*got 'p.gif'"),
         (["{file}", "topology=ladder"], "topology must be series or parallel, got 'ladder'"),
@@ -267,13 +268,41 @@ def test_mistakes_are_answered_in_a_sentence(arguments, said, tmp_path, capsys):
     assert "Traceback" not in captured.err and len(captured.err.strip().splitlines()) == 1
 
 
+def test_noise_is_a_level_a_kind_or_both():
+    texts = ("auto", "0.01", "phase", "likeliest", "proportional:0.02", "modulus:auto")
+    assert [predict_eis.noise(text) for text in texts] == [
+        (None, None), (0.01, None), (None, "phase"), (None, "likeliest"), (0.02, "proportional"), (None, "modulus")
+    ]  # fmt: skip
+
+
+def test_the_likeliest_kind_of_noise_is_taken_and_told(tmp_path, capsys):
+    source, out = write(tmp_path / "s.csv", rs=20.0, kind="phase", level=0.01), tmp_path / "r.json"
+    records = []
+    for asked in ("likeliest", "auto", "phase:0.01"):
+        assert run(source, f"noise={asked}", "known.Rsh=460", "known.Ra=1200", f"out={out}") == 0
+        records += stored(out)
+    best, usual, given = (record["noise_kind"] for record in records)
+    assert (best["kind"], best["from"]) == ("phase", "likeliest of three")
+    assert best["level"] == pytest.approx(0.01, rel=0.3)
+    evidence = best["log_evidence"]
+    assert evidence.keys() == {"modulus", "proportional", "phase"} and max(evidence, key=evidence.get) == "phase"
+    assert (usual["kind"], usual["from"], given["kind"], given["from"]) == ("modulus", "default", "phase", "as given")
+    assert "log_evidence" not in usual and records[2]["noise"] == 0.01
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Noise is likeliest to be phase" in said and "Noise is taken as phase" in said
+    assert "Noise is taken as modulus" not in said
+    widths = [np.ptp(np.log(record["quantities"]["Rb"]["interval_90"])) for record in records]
+    assert widths[0] < 0.5 * widths[1]  # ln |Z| is ten times better than the angle
+    np.testing.assert_allclose([records[0]["quantities"][n]["best"] for n in NAMES], TRUTH, rtol=0.02)
+
+
 def test_the_report_shows_few_circuits_and_no_table_of_one():
     quantity = {"best": 460.0, "known": True}
     circuit = {"probability": 0.5, "Rsh": 460.0, "Rs": 0.0, "residual": 0.01}
     record = {"name": "s", "points": 40, "frequencies_hz": [1.0, 1e6], "format": "CSV", "topology": "parallel",
               "read_as": ["Z in kOhm"], "notes": [], "kramers_kronig": {"sentence": "It holds."}, "noise": 0.01,
-              "noise_from": "as given", "quantities": {"Rsh": quantity}, "verdict": {"sentence": "Fine."},
-              "alarm": {"sentence": "None."}, "circuits": [circuit] * 8}  # fmt: skip
+              "noise_from": "as given", "noise_kind": {"from": "default"}, "quantities": {"Rsh": quantity},
+              "verdict": {"sentence": "Fine."}, "alarm": {"sentence": "None."}, "circuits": [circuit] * 8}  # fmt: skip
     text = report(record)
     assert "  Read as: Z in kOhm.\n" in text
     assert "s: 40 points, 1.00 Hz to 1.00 MHz (CSV), parallel circuit" in text and text.count("50.0%") == 5
