@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from domains.eis import CELL, ENDS, LOWEST, SWAP, Impedance, canonical, from_places, to_places
+from domains.eis import CELL, ENDS, LOWEST, SWAP, canonical, from_places, to_places
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
-from evaluation.eis_likelihood import Problem, deviation, log_sum, quadratic
+from evaluation.eis_likelihood import Problem, deviation, log_sum
 from evaluation.eis_mixture import Mixture, around
+from evaluation.eis_rs import against_rs, draw_rs
 
 FEWEST, CENTRES = 8, 32  # of the first round's mixture; in between, twice the square of how many parameters are open
 LATER = 64  # of the others
@@ -246,60 +247,3 @@ def draw_rsh(membranes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
         found = low + wide * (piece + rng.random(len(low))) / PIECES
         density = share[np.arange(len(low)), piece] * PIECES / wide * (1 + np.exp(-found)) * CELL[0]
         return resistance * (1 + np.exp(found)), np.log(density)
-
-
-def against_rs(
-    observed: Impedance, real: np.ndarray, imaginary: np.ndarray, kind: str = "modulus"
-) -> tuple[np.ndarray, np.ndarray]:
-    """How Rs changes the weighed sum of squares of Z_observed - Z - Rs: at Rs = 0, and half its fall per ohm.
-
-    kind: of noise, which weighs. real, imaginary: of Z (n, F) without Rs, in ohm; (n,) each.
-    """
-    xx, xy, yy = quadratic(observed, kind)
-    own = (xx * observed.real + xy * observed.imag, xy * observed.real + yy * observed.imag)
-    left = own[0] @ observed.real + own[1] @ observed.imag - 2 * (real @ own[0] + imaginary @ own[1])
-    left = left + (real * real) @ xx + (imaginary * imaginary) @ yy
-    slope = own[0].sum() - real @ xx
-    if xy.any():
-        left, slope = left + 2 * (real * imaginary) @ xy, slope - imaginary @ xy
-    return np.maximum(left, 0), slope
-
-
-def draw_rs(
-    problem: Problem, left: np.ndarray, slope: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rs (N,) in ohm for what `against_rs` gives (N,), and ln of prior over density (N,); 0 where it is fixed.
-
-    The proposal is log-uniform up to what the spectrum allows, mixed with a logistic density about the best value.
-    """
-    low, high = problem.rs
-    count = len(left)
-    if not problem.rs_free:
-        return np.full(count, low), np.zeros(count)
-    steep = quadratic(problem.spectrum.z, problem.kind)[0].sum()
-    best = slope / steep
-    end = np.clip(best, low, high)
-    rest = np.maximum(left - (2 * slope - end * steep) * end, 0)  # a parabola in Rs
-    level = np.clip(np.sqrt(rest / (2 * len(problem.spectrum.z))), *problem.levels)
-    width = level / np.sqrt(steep)
-    bounds = [(end - best) / (0.6 * width) for end in (low, high)]
-    top = np.clip(best + 5 * width, 2 * low, high)
-    sharp = np.where(best > 4 * width, 0.95, 0.4)
-    u = rng.random(count)
-    # odds of (1 - u) F(low) + u F(high), with the digits of both tails
-    odds = [np.logaddexp(np.log1p(-u) - soft(-sign * bounds[0]), np.log(u) - soft(-sign * bounds[1]))
-            for sign in (1, -1)]  # fmt: skip
-    peaked = np.clip(best + 0.6 * width * (odds[0] - odds[1]), low, high)
-    spread = low * (top / low) ** rng.random(count)
-    rs = np.where(rng.random(count) < sharp, peaked, spread)
-    t = (rs - best) / (0.6 * width)
-    inside = -soft(-bounds[1]) - soft(bounds[0]) + np.log(-np.expm1(bounds[0] - bounds[1]))
-    log_peaked = -np.abs(t) - 2 * np.log1p(np.exp(-np.abs(t))) - np.log(0.6 * width) + np.log(rs) - inside
-    log_spread = np.where(rs <= top, -np.log(np.log(top / low)), -np.inf)
-    log_q = np.logaddexp(np.log(sharp) + log_peaked, np.log1p(-sharp) + log_spread)  # per ln Rs
-    return rs, -np.log(np.log(high / low)) - log_q
-
-
-def soft(x: np.ndarray) -> np.ndarray:
-    """ln(1 + e^x)."""
-    return np.logaddexp(0, x)

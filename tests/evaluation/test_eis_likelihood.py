@@ -17,7 +17,7 @@ from domains.eis import (
 from domains.eis_fit import levenberg_marquardt
 from domains.eis_noise import KINDS, log_likelihood, noisy, white_squares
 from domains.eis_spectrum import Spectrum
-from evaluation import eis_posterior
+from evaluation import eis_posterior, eis_rs
 from evaluation.eis_likelihood import Problem, deviation, quadratic
 from evaluation.eis_predictor import ProbabilisticEISPredictor
 from models.eis_predictor import EISPredictor
@@ -71,8 +71,8 @@ def test_series_resistances_are_drawn_with_their_density(kind):
     """The mean of likelihood x prior / density is the integral over ln Rs, and most draws count."""
     asked = problem(kind, rs=30.0, bounds=(0.3, 300.0))
     z = np.tile(asked.impedance(PLACE[None]), (20_000, 1))
-    left, slope = eis_posterior.against_rs(asked.spectrum.z, z.real, z.imag, kind)
-    rs, log_ratio = eis_posterior.draw_rs(asked, left, slope, np.random.default_rng(0))
+    left, slope = eis_rs.against_rs(asked.spectrum.z, z.real, z.imag, kind)
+    rs, log_ratio = eis_rs.draw_rs(asked, left, slope, np.random.default_rng(0))
     value = asked.log_likelihood(z + rs[:, None])
     dense = np.exp(np.linspace(np.log(0.3), np.log(300), 20_001))
     exact = asked.log_likelihood(z[:1] + dense[:, None])

@@ -7,7 +7,7 @@ from domains.eis import SWAP, Impedance, default_frequencies, from_places, imped
 from domains.eis_noise import log_likelihood, noisy
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
 from domains.eis_spectrum import Spectrum
-from evaluation import eis_posterior
+from evaluation import eis_posterior, eis_rs
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_mixture import FREEDOM, Mixture
 from runtime.errors import UsageError
@@ -35,8 +35,8 @@ def draws(asked: Problem, count: int = 64, spread: float = 0.7) -> tuple[np.ndar
 
 def drawn_rs(asked: Problem, z: Impedance) -> tuple[np.ndarray, np.ndarray]:
     """Rs for impedances z (N, F) without it."""
-    left, slope = eis_posterior.against_rs(asked.spectrum.z, z.real, z.imag)
-    return eis_posterior.draw_rs(asked, left, slope, np.random.default_rng(0))
+    left, slope = eis_rs.against_rs(asked.spectrum.z, z.real, z.imag)
+    return eis_rs.draw_rs(asked, left, slope, np.random.default_rng(0))
 
 
 def test_the_likelihood_is_that_of_the_noise_and_an_open_level_its_mean():
