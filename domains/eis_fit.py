@@ -55,7 +55,7 @@ def middle(count: int = 1) -> np.ndarray:
 def levenberg_marquardt(
     frequencies: np.ndarray, z: Impedance, start: np.ndarray, topology: str,
     known: Mapping[str, float | np.ndarray] | None = None, rs: float | np.ndarray | None = 0.0, steps: int = 100,
-    beyond: float | np.ndarray = BEYOND, enough: float = 0.0, kind: str = "modulus",
+    beyond: float | np.ndarray = BEYOND, enough: float = 0.0, kind: str = "modulus", small: float = SMALL,
 ) -> Fit:  # fmt: skip
     """Least squares of (Z_model - Z) / |Z| from each start (N, 5), or (N, 6) with Rs (else 0) last, in ln p.
 
@@ -63,8 +63,9 @@ def levenberg_marquardt(
 
     frequencies: (F,) or (N, F) in Hz; z: (F,) for one spectrum or (N, F) for one each. known: values held, by name,
     numbers or (N,). rs: the series resistance in ohm, a number or (N,), or None to fit it too, from 0 up. beyond: how
-    far outside the grid parameters may go, a factor or (5,). enough: sum of squares at which a row stops. Raises
-    UsageError for unknown names, or when Rs and a series Rsh, which are one resistance, are both free.
+    far outside the grid parameters may go, a factor or (5,). enough: sum of squares at which a row stops; small:
+    share of it that a step must gain for another. Raises UsageError for unknown names, or when Rs and a series Rsh,
+    which are one resistance, are both free.
     Source: Marquardt 1963, J. SIAM 11, 431, damping by the diagonal; parameters at a bound that push outwards are held.
     """
     check_topology(topology)
@@ -87,7 +88,8 @@ def levenberg_marquardt(
     blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
     bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
     low, high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
-    search = Search(low, high, np.array([LONGEST if i < 5 else np.inf for i in free]), enough=enough)
+    longest = np.array([LONGEST if i < 5 else np.inf for i in free])
+    search = Search(low, high, longest, enough=enough, small=small)
     steps = steps if free else 0
     parts = [Residuals(z[rows], w[rows], topology, free, kind).fit(q[rows], steps, search) for rows in blocks]
     q, residual, tried, normal, squares = (np.concatenate(part) for part in zip(*parts, strict=True))

@@ -33,7 +33,7 @@ def case():
 def test_the_floor_is_that_of_noise_and_the_truth_is_on_it():
     many = eis_fit.Case("series", 100, 0.01, 200)
     assert many.floor.mean() == pytest.approx(0.01 * np.sqrt(np.pi / 2), rel=0.01)  # a Rayleigh variable's mean
-    assert many.quality(many.truths) == {"success": 1.0, "over_floor": 1.0, "over_floor_p90": 1.0}
+    assert many.quality(many.truths) == {"success": 1.0, "close": 1.0, "over_floor": 1.0, "over_floor_p90": 1.0}
     place = np.log(many.truths / [10, 10, 10, 1e-7, 1e-7]) / np.log([1e3, 1e3, 1e3, 500, 500]) * 11
     assert -0.5 <= place.min() < -0.3 and 11.3 < place.max() <= 11.5  # the prior reaches half a cell beyond the grid
 
@@ -43,7 +43,7 @@ def test_success_counts_fits_that_are_missing_or_off(case):
     found[:2] = np.nan
     found[2:5] *= 1.2
     line = case.quality(found)
-    assert line["success"] == 0.5 and line["over_floor_p90"] is None and line["over_floor"] == 1.0
+    assert line["success"] == line["close"] == 0.5 and line["over_floor_p90"] is None and line["over_floor"] == 1.0
     assert case.residual(np.nan_to_num(found, nan=1.0), 10)[3] == pytest.approx(
         np.mean(np.abs(impedance(found[3], case.frequencies, "parallel") - case.z[3]) / np.abs(case.z[3]))
     )
@@ -76,6 +76,7 @@ def test_ratios_and_break_even_by_hand():
         "network": {"single_ms": 4.0, "batch_ms": 0.1, "batch_cpu_ms": 0.3},
         "network + 3 lm": {"single_ms": 16.0, "batch_ms": 2.0, "batch_cpu_ms": 0.9},
         "impedance.py": {"single_ms": 100.1},
+        "start + lm": {"single_ms": 2.0, "batch_ms": 0.2, "batch_cpu_ms": 0.2},
     }
     found = eis_fit.compared(lines, 90.0)
     assert found["impedance.py single_ms / network batch_ms"] == 1001.0
@@ -83,6 +84,7 @@ def test_ratios_and_break_even_by_hand():
     assert found["lm batch_cpu_ms / network batch_cpu_ms"] == 3.0
     assert found["network pays over lm after"] == 100_000 and found["network pays over impedance.py after"] == 900
     assert found["network + 3 lm pays over lm after"] is None
+    assert found["lm batch_ms / start + lm batch_ms"] == 5.0 and "start + lm pays over lm after" not in found
     assert not any("pays" in name for name in eis_fit.compared(lines, None))
     assert eis_fit.compared({"lm": lines["lm"]}, 90.0) == {}
 
@@ -105,13 +107,15 @@ def test_every_method_gives_a_line_with_a_checkpoint_and_a_peer(tmp_path, capsys
     eis_fit.main()
     _, *lines = (json.loads(text) for text in capsys.readouterr().out.splitlines())
     series = {line["method"]: line for line in lines if line.get("topology") == "series" and "method" in line}
-    assert [*series] == ["lm", *eis_fit.STARTED, "impedance.py", "impedance.py from the network"]
+    assert [*series] == ["lm", *eis_fit.LINEAR, *eis_fit.STARTED, "impedance.py", "impedance.py from the network"]
     assert series["lm"]["success"] == 1 and 0.9 < series["lm"]["over_floor"] < 1
+    assert series["start + lm"]["success"] == 1 and series["start + lm"]["over_floor"] < 1.02
     assert series["network + 3 lm"]["over_floor"] < series["network"]["over_floor"]
     theirs = series["impedance.py"]
     assert theirs["single_ms"] == 200 and theirs["single_per_s"] == 5 and theirs["success"] == 0.6667
     ratios = next(line for line in lines if line.get("ratios", {}).get("topology") == "series")
     assert ratios["network pays over impedance.py after"] >= 0
-    assert {line["method"] for line in lines if line.get("topology") == "parallel"} == {"lm", "impedance.py"}
+    assert {line["method"] for line in lines if line.get("topology") == "parallel"} == {
+        "lm", *eis_fit.LINEAR, "impedance.py"}  # fmt: skip
     with pytest.raises(UsageError, match="is a network of series circuits"):
         eis_fit.opened(str(tmp_path / "r"), "parallel", "cpu")
