@@ -171,7 +171,7 @@ def _single(overrides: list[str]) -> int:
         raise UsageError(
             "run_name is missing; name your run, for example: python launcher.py run_name=first (or --help)."
         )
-    if "resume=true" in [text.lower() for text in overrides]:
+    if {f"resume={yes}" for yes in ("true", "1", "yes", "on", "y")} & {text.lower() for text in overrides}:
         output = next((o.split("=", 1)[1] for o in overrides if o.startswith("output_dir=")), "outputs")
         stored = Path(output) / name / "overrides.json"
         overrides = merged(json.loads(stored.read_text()) if stored.exists() else [], overrides)

@@ -87,6 +87,8 @@ class Pipeline:
         """Appends ops, plain ones of mode "train"; iterators made before are not changed."""
         ops = as_list(ops)
         for op in ops:
+            if isinstance(op, str | int | float | dict):
+                raise UsageError(f"ops must be NumpyOps, Batch or callables of a batch, got {op!r}.")
             if span(op) < 1:
                 raise UsageError(f"{type(op).__name__}.span must be at least 1, got {span(op)}.")
         self.ops = [*self.ops, *ops]

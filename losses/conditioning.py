@@ -35,8 +35,12 @@ class Conditional(Objective):
             raise UsageError(f"{type(model).__name__} is an autoencoder, which {type(self).__name__} can't train; "
                              "give loss=autoencoder.")  # fmt: skip
         takes = inspect.signature(type(model).__call__).parameters
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+        if "times" not in takes and not anything:
+            raise UsageError(f"{type(self).__name__} trains fields in time, networks that take times, such as "
+                             f"model=mlp; {type(model).__name__} takes none.")  # fmt: skip
         lacks = [name for name in self.conditions if name not in takes]
-        if lacks and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        if lacks and not anything:
             raise UsageError(f"loss.conditions holds {', '.join(lacks)}, which {type(model).__name__} does not take; "
                              f"it takes {', '.join([*takes][2:])}.")  # fmt: skip
 

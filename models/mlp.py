@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.layers import Activation, activation_named, check_sample, check_times, class_embedding, join_times
+from runtime.errors import UsageError
 
 
 class MLP(nn.Module):
@@ -22,6 +23,8 @@ class MLP(nn.Module):
         classes: int = 0,
     ):
         super().__init__()
+        if depth < 1:
+            raise UsageError(f"MLP: depth must be at least 1, got {depth}.")
         self.shape = tuple(shape)
         size = math.prod(self.shape)
         self.activation: Activation = activation

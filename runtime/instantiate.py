@@ -4,8 +4,9 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import mlx.nn as nn
@@ -70,6 +71,8 @@ def build(
     inner = {k: build(v, plugins=plugins, models=models) for k, v in node.items() if k not in ("_target_", "_partial_")}
     if "_target_" not in node:
         return {**inner, **extra}
+    if not isinstance(node["_target_"], str):
+        raise UsageError(f"_target_ must be a dotted path such as models.mlp.MLP, got {node['_target_']!r}.")
     target = locate(node["_target_"], plugins)
     kwargs = {**inner, **extra}
     if models is not None:
@@ -79,7 +82,7 @@ def build(
         return partial(target, *args, **kwargs)
     try:
         return target(*args, **kwargs)
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items() if isinstance(v, int | float | str | list | None))
         raise UsageError(f"{node['_target_']} can't be built from {given}: {error}") from error
 
@@ -121,11 +124,13 @@ def with_modules(target: Any, name: str, kwargs: dict[str, Any], models: Mapping
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value fits a hint made of simple types; hints that are not simple always fit."""
+    """Whether a value fits a hint: plain values fit no class of objects, and objects fit every such hint."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return value in typing.get_args(hint)
+    if hint is Any:
+        return True
     if hint in (None, type(None)):
         return value is None
     if hint is bool:
@@ -136,14 +141,21 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
-    if typing.get_origin(hint) in (list, tuple):
-        return isinstance(value, list | tuple)
-    if typing.get_origin(hint) is dict:
+    origin, members = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (list, tuple, Sequence):
+        one = members[0] if members and (origin is not tuple or members[1:] == (...,)) else Any
+        return isinstance(value, list | tuple) and all(fits(item, one) for item in value)
+    if origin in (dict, Mapping):
         return isinstance(value, Mapping)
+    if origin is Callable:
+        return callable(value)
+    if inspect.isclass(origin) and not issubclass(origin, PurePath) and isinstance(value, str | int | float):
+        return isinstance(value, origin) if not getattr(origin, "_is_protocol", False) else False
     return True
 
 
 def _spell(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+    spelt = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+    return spelt.replace("collections.abc.", "").replace("typing.", "")

@@ -87,8 +87,8 @@ def check_values(config: Any) -> None:
         raise UsageError(f"trackio.log_every must be at least 1, got {config.trackio.log_every}.")
     if config.distributed.processes < 1:
         raise UsageError(f"distributed.processes must be at least 1, got {config.distributed.processes}.")
-    if config.seed < 0:
-        raise UsageError(f"seed must be 0 or more, got {config.seed}.")
+    if not 0 <= config.seed < 2**63:
+        raise UsageError(f"seed must be 0 or more and below 2^63, got {config.seed}.")
     if config.resume and config.overwrite:
         raise UsageError("resume=true and overwrite=true contradict each other; give one of them.")
 

@@ -32,7 +32,7 @@ def compose(overrides: list[str], configs: Path = CONFIGS) -> DictConfig:
         if config.batch_size is not None:
             config.dataloaders.batch_size = config.batch_size
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a number for a group, model=5
         raise UsageError(explain(error, overrides)) from error
     check_run_name(config.run_name)
     check_values(config)

@@ -11,10 +11,11 @@ from runtime.errors import UsageError
 from tests.test_launcher import TINY, two_steps
 
 
-def test_resume_remembers_the_overrides_of_the_first_sitting(tmp_path, monkeypatch):
+@pytest.mark.parametrize("yes", ["true", "1"])
+def test_resume_remembers_the_overrides_of_the_first_sitting(yes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert launcher.main([*TINY, "evaluation=none", "model.hidden=12"]) == 0
-    assert launcher.main(["run_name=t", "resume=true", "max_steps=4"]) == 0
+    assert launcher.main(["run_name=t", f"resume={yes}", "max_steps=4"]) == 0
     assert json.loads(Path("outputs/t/summary.json").read_text())["steps"] == 4
     assert "hidden: 12" in Path("outputs/t/resume-1.yaml").read_text()
 

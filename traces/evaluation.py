@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from runtime.errors import UsageError
 from traces.trace import Trace
 from training.data import Data
 from training.forward import judged
@@ -42,6 +43,9 @@ class Evaluation(Trace):
         self.steps = [in_steps(e, length, "evaluation.every") for e in (self.every, self.pictures_every)]
         if self.evaluator:
             self.evaluator.check(self.experiment.pipeline)
+        if (self.evaluator or self.pictures) and self.experiment.objective.generates and not self.experiment.solver:
+            raise UsageError("solver is null, and this run's samples are evaluated or drawn; needed: solver=NAME, or "
+                             "evaluation=none with traces.evaluation.pictures=null.")  # fmt: skip
 
     def on_epoch_end(self, data: Data) -> None:
         """Looks whether one is due."""

@@ -98,6 +98,13 @@ def find(given: str | Path) -> Path:
     return path
 
 
+def config_of(meta: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The config in a checkpoint's metadata; UsageError for a file of a model alone (training/exported.py)."""
+    if "config" not in meta:
+        raise UsageError(f"{file} holds a model for use alone; needed: a run's checkpoint.")
+    return meta["config"]
+
+
 def home(file: Path) -> Path:
     """The run's folder that a checkpoint lies in; the file's own folder where that is no folder of checkpoints."""
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent

@@ -124,7 +124,7 @@ def open_learner(path: str | Path, ema: float | bool = True) -> tuple[Path, dict
     """A checkpoint's file, its metadata, config, and what learnt, with the weights that `load_run` describes."""
     file = checkpoint.find(path)
     arrays, meta = checkpoint.load(file)
-    config: Any = OmegaConf.create(meta["config"])
+    config: Any = OmegaConf.create(checkpoint.config_of(meta, file))
     learns = learner(config)
     network = learns.network
     if compressed.META in meta:
@@ -167,7 +167,7 @@ def evaluate_run(
     """
     file = checkpoint.find(path)
     arrays, meta = checkpoint.load(file)
-    config = change(OmegaConf.create({**meta["config"], "traces": {}, "resume": False}))
+    config = change(OmegaConf.create({**checkpoint.config_of(meta, file), "traces": {}, "resume": False}))
     built: Any = build(config.evaluation, plugins=tuple(config.plugins))
     evaluator: Any = built if "_target_" in (config.evaluation or ()) else None  # evaluation=none is a mapping without
     experiment = assemble(config)

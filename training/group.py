@@ -1,6 +1,7 @@
 """Leaves that share an optimizer and a rate, and how an optimizer is made from what the user names."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ class Group:
 
     def __init__(self, match: str, optimizer: Maker, learning_rate: float | None, schedule: Callable | None,
                  parameters: Any = None):  # fmt: skip
+        if learning_rate is not None and not 0 <= learning_rate < math.inf:
+            raise UsageError(f"learning_rate must be a number from 0 on, got {learning_rate}.")
         self.match, self.optimizer = match, make_optimizer(optimizer, learning_rate, parameters)
         own = self.optimizer._schedulers.pop("learning_rate", None)
         if own is not None and schedule is not None:

@@ -97,5 +97,11 @@ def members(nodes: Any) -> dict[str, Any]:
 
 
 def targets(nodes: Any) -> dict[str, Any]:
-    """The members with a `_target_`: an overlay may change an object that another option has taken away."""
+    """The members with a `_target_`: an overlay may change an object that another option has taken away.
+
+    UsageError for a member that is no mapping.
+    """
+    for name, node in members(nodes).items():
+        if not isinstance(node, Mapping):
+            raise UsageError(f"{name} must be a mapping with a _target_, got {node!r}.")
     return {name: node for name, node in members(nodes).items() if "_target_" in node}
