@@ -13,6 +13,7 @@ SURE = 3.0  # standard deviations of the phases' sum from which on it is not noi
 CABLE = 0.25  # share of the points, at the highest frequencies, that a cable may turn
 NEGATIVE = 0.15  # -Re Z / |Z| beyond noise: three times 5%
 OUTLIERS = 0.1  # share of points that noise may carry beyond what circuits can give
+ROOM = 1.1  # times |Z| that circuits can give: a spectrum at its end is beyond it in half of its points
 HALF_CELL = (HIGHEST / LOWEST) ** (0.5 / (POINTS - 1))  # how far the continuous prior reaches beyond the grid's ends
 LOW, HIGH = LOWEST / HALF_CELL, HIGHEST * HALF_CELL  # of the continuous prior
 
@@ -87,7 +88,7 @@ def outside(
     """Why a spectrum is none that the prior's circuits give, one sentence; None where it may be.
 
     low_hz, high_hz: the frequencies (Hz) that the predictor learned; fewest, most: points; rs: the largest series
-    resistance (ohm). A tenth of the points may lie beyond the |Z| that circuits can give, for noise's sake.
+    resistance (ohm). For noise's sake a tenth of the points may lie beyond 1.1 times the |Z| that circuits can give.
     """
     frequencies, z = spectrum.frequencies, spectrum.z
     if not fewest <= len(z) <= most:
@@ -100,7 +101,7 @@ def outside(
                 "resistors and capacitors gives: are the columns swapped?")  # fmt: skip
     least, largest = modulus_bounds(frequencies, topology, rs)
     size = np.abs(z)
-    for beyond, how in ((size > largest, "more"), (size < least, "less")):
+    for beyond, how in ((size > ROOM * largest, "more"), (size < least / ROOM, "less")):
         if beyond.mean() > OUTLIERS:
             at = int(np.argmax(np.where(beyond, np.abs(np.log(size / (largest if how == "more" else least))), -1)))
             bound = largest[at] if how == "more" else least[at]

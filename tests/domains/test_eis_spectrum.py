@@ -7,7 +7,7 @@ import pytest
 
 from domains import eis
 from domains.eis_noise import noisy
-from domains.eis_spectrum import HALF_CELL, Spectrum, modulus_bounds, outside
+from domains.eis_spectrum import HALF_CELL, HIGH, LOW, Spectrum, modulus_bounds, outside
 from runtime.errors import UsageError
 from tests.domains.measured import cells
 
@@ -92,6 +92,18 @@ def test_bounds_hold_every_circuit_of_the_prior_and_are_within_a_factor_of_two(t
     assert (size.min(axis=0) < 2 * least).all() and (size.max(axis=0) > most / 2).all()
     above = np.abs(eis.impedance(high, FREQUENCIES, topology, rs=300.0))
     assert (above <= modulus_bounds(FREQUENCIES, topology, rs=300.0)[1]).all()
+
+
+@pytest.mark.parametrize("rsh", [LOW[0], HIGH[0]])
+def test_noise_at_the_priors_ends_is_no_reason_to_refuse(rsh):
+    circuit = np.array([rsh, LOW[1], LOW[2], HIGH[3], HIGH[4]])  # Rsh alone at most frequencies
+    z = eis.impedance(circuit, FREQUENCIES, "series")
+    for seed in range(20):
+        seen = noisy(z, 0.05, np.random.default_rng(seed))
+        assert outside(Spectrum(FREQUENCIES, seen), "series") is None
+    least, largest = modulus_bounds(FREQUENCIES, "series")
+    assert "is more than" in str(outside(Spectrum(FREQUENCIES, 1.12 * largest), "series"))
+    assert "is less than" in str(outside(Spectrum(FREQUENCIES, least / 1.12), "series"))
 
 
 @pytest.mark.parametrize(
