@@ -55,14 +55,15 @@ def quantiles(samples: np.ndarray, shares: np.ndarray, weights: np.ndarray | Non
     """Quantiles (Q, N, ...) at shares (Q,) of samples (N, S, ...) along S, with weights (N, S) where given."""
     if weights is None:
         return np.quantile(samples, shares, axis=1)
-    order = np.argsort(samples, axis=1)
-    values = np.take_along_axis(samples, order, axis=1)
-    spread = weights.reshape(*weights.shape, *[1] * (samples.ndim - 2))
-    mass = np.take_along_axis(np.broadcast_to(spread, samples.shape), order, axis=1)
-    reached = np.cumsum(mass, axis=1) / mass.sum(axis=1, keepdims=True)
-    last = samples.shape[1] - 1
-    found = [np.minimum((reached < share - 1e-12).sum(axis=1, keepdims=True), last) for share in shares]
-    return np.stack([np.take_along_axis(values, at, axis=1)[:, 0] for at in found])
+    samples = np.ascontiguousarray(np.moveaxis(samples, 1, -1))  # (N, ..., S): a row's samples side by side
+    order = np.argsort(samples, axis=-1)
+    values = np.take_along_axis(samples, order, axis=-1)
+    spread = weights.reshape(len(weights), *[1] * (samples.ndim - 2), -1)
+    reached = np.cumsum(np.take_along_axis(np.broadcast_to(spread, samples.shape), order, axis=-1), axis=-1)
+    reached /= reached[..., -1:]
+    last = samples.shape[-1] - 1
+    found = [np.minimum((reached < share - 1e-12).sum(axis=-1, keepdims=True), last) for share in shares]
+    return np.stack([np.take_along_axis(values, at, axis=-1)[..., 0] for at in found])
 
 
 def coverage(samples: np.ndarray, truths: np.ndarray, level: float, weights: np.ndarray | None = None) -> np.ndarray:

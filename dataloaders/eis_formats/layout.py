@@ -69,8 +69,7 @@ def layout_of(lines: Sequence[Line]) -> Layout:
             layout, score = Layout(delimiter, mark), 0
             for text in sample:
                 cells = [cell for cell in layout.cells(text) if cell]
-                numbers = sum(map(layout.is_number, cells))
-                if numbers > 1:
+                if len(cells) > 1 and (numbers := sum(map(layout.is_number, cells))) > 1:
                     score += 2 * numbers - len(cells)
             if score > best:
                 best, found = score, layout

@@ -77,8 +77,7 @@ def split(frequencies: np.ndarray, z: Impedance, lines: np.ndarray) -> tuple[lis
 def runs(rows: np.ndarray, frequencies: np.ndarray) -> Iterator[np.ndarray]:
     """The rows in pieces of rising or falling frequency; equal neighbours stay together."""
     start, direction = 0, 0.0
-    for i in range(1, len(rows)):
-        step = np.sign(frequencies[rows[i]] - frequencies[rows[i - 1]])
+    for i, step in enumerate(np.sign(np.diff(frequencies[rows])).tolist(), start=1):
         if direction and step and step != direction:
             yield rows[start:i]
             start, direction = i, 0.0
