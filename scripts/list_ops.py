@@ -54,7 +54,9 @@ def rules(layers: set[str]) -> dict[str, Rule]:
         "Metrics": lambda one: one.kind("Metric"),
         "Traces": lambda one: one.kind("Trace"),
         "Optimizers": lambda one: inside("optimizers")(one) and one.has("apply_single"),
-        "Schedules": lambda one: inside("optimizers")(one) or one.kind("Scheduler"),
+        "Schedules": lambda one: (
+            (inside("optimizers")(one) and one.module != "optimizers.arc_network") or one.kind("Scheduler")
+        ),
         "Slicers": lambda one: one.kind("Slicer"),
         "Data sets": lambda one: (
             one.kind("Source") or (inside("dataloaders.datasets")(one) and (one.has("__len__") or one.kind("Loader")))

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from optimizers.arc import ARC
 from runtime.errors import UsageError
 from runtime.rate_controller import RateController
 from tests.traces.small import estimator
@@ -139,3 +140,18 @@ def test_a_frequency_must_be_an_integer_above_0():
     for wrong in (0, -1, 2.0, True, "3"):
         with pytest.raises(UsageError, match=f"integer above 0, got {wrong!r}"):
             Scripted(wrong)
+
+
+def test_arc_raises_a_rate_that_is_far_too_low():
+    trainer, note = run(ARC(), epochs=9, rate=0.01, train=256)
+    for source in trainer.pipeline.sources.values():  # what can be learned
+        source.label = source.x.reshape(len(source), -1)[:, :3].argmax(1).astype(np.int32)
+    trainer.fit()
+    np.testing.assert_allclose(note.rates[:: 3 * trainer.steps_per_epoch], 0.01 * 1.618 ** np.arange(3), rtol=1e-5)
+
+
+def test_a_training_whose_losses_are_not_finite_goes_on_at_a_lower_rate():
+    trainer, note = run(ARC(1), epochs=3)
+    trainer.pipeline.sources["train"].x[:] = math.nan
+    trainer.fit()
+    np.testing.assert_allclose(note.rates[::STEPS], 0.1 * 0.618 ** np.arange(3), rtol=1e-5)

@@ -24,7 +24,7 @@ class LRScheduler(Trace):
     argument, say) a table of its values is. What ReduceLROnPlateau lowers multiplies it. Parameter groups keep their
     rates' ratios to the outer one. Raises UsageError for another argument, or a table of a run without an end.
 
-    lr_fn may be a RateController: from the losses that the update goes by, in
+    lr_fn may be a RateController such as `ARC(3)` (optimizers/arc.py): from the losses that the update goes by, in
     training and, where there are any, in evaluation, it multiplies the rate that the update has anyway at the end of
     every `frequency` epochs, after the evaluation that is due there. Logged as <mode>/learning_rate_factor.
     """
