@@ -1,5 +1,6 @@
 """Says what this machine gives MLX Lab and what to mend: `python scripts/doctor.py`; exit status 2 asks for mending."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -114,8 +115,11 @@ def products() -> list[Finding]:
 
 def size(folder: Path) -> str:
     """Files and MiB below a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    return f"{folder}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB"
+    sizes = []
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # a compiler that is at work takes its own away
+            sizes += [path.stat().st_size] if path.is_file() else []
+    return f"{folder}: {len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB"
 
 
 def fused_kernels() -> Finding:

@@ -76,3 +76,10 @@ def test_it_runs_as_a_file_from_any_folder(tmp_path):
         [sys.executable, str(doctor.ROOT / "scripts" / "doctor.py")], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode in (0, 2) and "fused CPU kernels" in done.stdout, done.stderr
+
+
+def test_a_file_that_goes_while_a_folder_is_counted_does_not_count(tmp_path, monkeypatch):
+    (tmp_path / "kept").write_bytes(bytes(2**20))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # as it was when it was asked
+    assert doctor.size(tmp_path) == f"{tmp_path}: 1 files, 1.0 MiB"
