@@ -22,7 +22,8 @@ def read(data: Any, row: int, rng: np.random.Generator) -> Sample:
     found = data.sample(int(row), rng) if hasattr(data, "sample") else data[int(row)]
     if not isinstance(found, dict):
         raise UsageError(
-            f"{type(data).__name__}[{row}] is a {type(found).__name__}; needed: a dictionary of one sample's arrays."
+            f"{type(data).__name__}[{row}] is a {type(found).__name__}; needed: a dictionary of one sample's arrays "
+            "(of whole columns NumpyDataset makes such samples)."
         )
     return dict(found)
 

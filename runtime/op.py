@@ -71,6 +71,9 @@ def as_list(given: Any) -> list:
     return [] if given is None else list(given) if isinstance(given, Iterable) else [given]
 
 
+MODES = ("train", "eval", "test", "infer")
+
+
 def by_name(model: nn.Module) -> dict[str, nn.Module]:
     """A model under the name that `build` noted on it, or else "model"."""
     return {getattr(model, "model_name", None) or "model": model}
@@ -103,6 +106,7 @@ class Op:
         mode: str | Sequence[str] | None = None,
         ds_id: str | Sequence[str] | None = None,
     ):
+        check_modes(self, mode)
         self.inputs, self.outputs, self.mode, self.ds_id = as_tuple(inputs), as_tuple(outputs), mode, ds_id
         self.models: dict[str, nn.Module] = {}
         self.state: dict[str, Any] = {}
@@ -170,6 +174,13 @@ class TensorOp(Op):
     def forward(self, data: Any, state: Context) -> Any:
         """Arrays from arrays."""
         raise NotImplementedError
+
+
+def check_modes(owner: Any, mode: str | Sequence[str] | None) -> None:
+    """Raises UsageError for a mode that there is not, in which an op or trace would never take part."""
+    for name in as_tuple(mode):
+        if name.removeprefix("!") not in MODES:
+            raise UsageError(f"{type(owner).__name__}: mode must be of {', '.join(MODES)} or !MODE, got {name!r}.")
 
 
 def active(mode: str | Sequence[str] | None, current: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.op import as_tuple
+from runtime.op import as_tuple, check_modes
 from training.data import Data
 
 
@@ -31,6 +31,7 @@ class Trace:
         mode: str | Sequence[str] | None = None,
         ds_id: str | Sequence[str] | None = None,
     ):
+        check_modes(self, mode)
         self.inputs, self.outputs, self.mode, self.ds_id = as_tuple(inputs), as_tuple(outputs), mode, ds_id
         self.name = type(self).__name__  # under which a checkpoint keeps its state
 

@@ -29,6 +29,9 @@ def build(
     weights_path: a file of `save_model`.
     Raises UsageError for unknown optimizers and where counts differ.
     """
+    if isinstance(model_fn, nn.Module) or not callable(model_fn):
+        raise UsageError(f"model_fn must be a function that makes a module, such as lambda: LeNet(...); got "
+                         f"{type(model_fn).__name__}.")  # fmt: skip
     made = model_fn()
     several = isinstance(made, list | tuple)
     models: list[nn.Module] = list(made) if several else [made]

@@ -55,6 +55,8 @@ class Estimator:
         self._now = 1  # the epoch of the event that traces are told of, from 1
         for given in as_list(traces):
             for place, trace in enumerate(given.values if isinstance(given, Scheduler) else [given]):
+                if trace is not None and (isinstance(trace, type) or not hasattr(trace, "on_epoch_end")):
+                    raise UsageError(f"traces must be traces, made ones, got {trace!r}.")
                 if trace is not None and trace not in self.traces and (world.rank == 0 or trace.everywhere):
                     self.traces.append(trace)
                 if trace is not None and isinstance(given, Scheduler):

@@ -25,6 +25,9 @@ class Network:
 
     def __init__(self, ops: Sequence[Op | Scheduler] | Op | Scheduler):
         self.ops = [ScheduledOp(op) if isinstance(op, Scheduler) else op for op in as_list(ops)]
+        for op in self.ops:
+            if isinstance(op, type) or not hasattr(op, "models"):
+                raise UsageError(f"a network is made of ops, got {op!r}.")
         self.updates = [op for op in self.ops if isinstance(op, UpdateOp)]
         for op in self.ops:
             if isinstance(op, Nested) and any(isinstance(inner, UpdateOp) for inner in op.every()):

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from dataloaders.samples import read
 from runtime.errors import UsageError
-from runtime.op import ObjectiveOp
+from runtime.op import ObjectiveOp, Op
 from runtime.slots import snapshot
 from tests.training.by_hand import KEY, Adam, Apply, Regression, assert_same, batches, by_hand, mlp, weights
+from traces.trace import Trace
 from training.build import build, load_model, save_model
+from training.estimator import Estimator
 from training.network import Network
 from training.step import TrainStep
 from training.update import UpdateOp
@@ -58,6 +61,14 @@ def test_several_models_get_each_its_own_and_the_network_numbers_them():
     (lambda: UpdateOp(build(mlp)), "UpdateOp has no optimizer for this Sequential"),
     (lambda: UpdateOp(build(mlp, "adam"), merge_grad=0), "merge_grad must be at least 1, got 0"),
     (lambda: build(mlp, lambda: 3), "must give an mlx optimizer, got int"),
+    (lambda: build(mlp(), "adam"), "model_fn must be a function that makes a module, .* got Sequential"),
+    (lambda: Network(["x"]), "a network is made of ops, got 'x'"),
+    (lambda: Network([UpdateOp]), "a network is made of ops, got <class"),
+    (lambda: Op(mode="trian"), "Op: mode must be of train, eval, test, infer or !MODE, got 'trian'"),
+    (lambda: Trace(mode=["train", "!evl"]), "Trace: mode must be of .* got '!evl'"),
+    (lambda: Estimator(None, Network([]), traces=[Trace]), "traces must be traces, made ones, got <class"),
+    (lambda: Estimator(None, Network([]), traces=3), "traces must be traces, made ones, got 3"),
+    (lambda: read({"x": np.ones((3, 2)), 0: np.ones(2)}, 0, np.random.default_rng(0)), "of whole columns NumpyDataset"),
 ])  # fmt: skip
 def test_mistakes_are_named(call, words):
     with pytest.raises(UsageError, match=words):
