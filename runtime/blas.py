@@ -127,6 +127,11 @@ def load() -> Status:
     return Status("loaded", f"OpenBLAS {version}", "", version, str(library), str(shim))
 
 
+def threads() -> int:
+    """In how many threads a matrix product of MLX is computed here; 1 without OpenBLAS."""
+    return ctypes.CDLL(status.library).scipy_openblas_get_num_threads() if status.state == "loaded" else 1
+
+
 status = load()
 if status.state == "failed":
     print(f"warning: slow CPU matrix products: {status.detail}; remedy: {status.remedy}", file=sys.stderr)

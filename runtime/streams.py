@@ -19,6 +19,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import runtime.blas  # must come before mlx.core
+
+# isort: split
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -40,8 +43,10 @@ _more: list[Any] = []  # streams beside the default one; each thread has its own
 
 
 def parts() -> int:
-    """In how many parts a batch is computed here: 2 on a Linux CPU with two cores or more, else 1.
+    """In how many parts a batch is computed here: 2 on a Linux CPU with cores to spare for it, else 1.
 
+    Matrix products that take several threads each (OPENBLAS_NUM_THREADS, by default half of the cores) leave none: they
+    wait for each other, and two parts of LeNet's step take twice as long as with one thread.
     Raises UsageError for a MLX_LAB_STREAMS that is no positive number.
     """
     given = os.environ.get("MLX_LAB_STREAMS", "")
@@ -49,7 +54,7 @@ def parts() -> int:
         raise UsageError(f"MLX_LAB_STREAMS must be a positive number (1: whole batches), got {given!r}.")
     if mx.default_device() != mx.Device(mx.cpu) or not WHEEL:
         return 1
-    return int(given) if given else min(2, len(os.sched_getaffinity(0)))
+    return int(given) if given else 1 + (len(os.sched_getaffinity(0)) > 1 and runtime.blas.threads() == 1)
 
 
 def streams(count: int) -> list[Any]:

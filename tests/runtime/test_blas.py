@@ -41,6 +41,19 @@ def test_every_blas_and_lapack_name_that_mlx_imports_is_forwarded():
     assert {name.decode() for name in names} == {*blas.GEMM, *(f"{name}_" for name in blas.LAPACK)}
 
 
+@loaded
+def test_the_threads_of_a_product_are_openblas_own(monkeypatch):
+    library, before = ctypes.CDLL(blas.status.library), blas.threads()
+    try:
+        for count in (1, 2, 3):
+            library.scipy_openblas_set_num_threads(count)
+            assert blas.threads() == count
+    finally:
+        library.scipy_openblas_set_num_threads(before)
+    monkeypatch.setattr(blas, "status", blas.Status("off", ""))
+    assert blas.threads() == 1
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 def test_products_equal_numpy_for_all_transpositions(dtype):
     rng = np.random.default_rng(0)

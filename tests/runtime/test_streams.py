@@ -148,8 +148,9 @@ def test_rows_that_meet_are_not_parted():
 @wheel
 def test_the_environment_says_in_how_many_parts(model, monkeypatch):
     monkeypatch.delenv("MLX_LAB_STREAMS", raising=False)
-    for cores, count in (({0}, 1), ({0, 3}, 2), (set(range(8)), 2)):
+    for cores, threads, count in (({0}, 1, 1), ({0, 3}, 1, 2), ({0, 3}, 2, 1), (set(range(8)), 1, 2)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        monkeypatch.setattr(streams.runtime.blas, "threads", lambda threads=threads: threads)
         assert streams.parts() == count
         assert isinstance(streams.divided(model), streams.Divided) == (count > 1)
     for given, count in (("1", 1), ("3", 3)):
