@@ -35,15 +35,15 @@ class Counter:
 
 
 class WaitFor(Trace):
-    """Holds each step until the thread has read so often."""
+    """Holds each step until the trace holds so many readings for its next row."""
 
-    def __init__(self, counter, counts):
+    def __init__(self, machine, counts):
         super().__init__(mode="train")
-        self.counter, self.counts = counter, counts
+        self.machine, self.counts = machine, counts
 
     def on_batch_begin(self, data):
-        end = time.monotonic() + 5
-        while self.counter.count < self.counts[self.estimator.step] and time.monotonic() < end:
+        end = time.monotonic() + 60
+        while len(self.machine.readings) < self.counts[self.estimator.step] and time.monotonic() < end:
             time.sleep(0.001)
 
 
@@ -54,7 +54,7 @@ def missing():
 def test_a_row_has_the_means_since_the_last_and_what_is_missing_is_told_once(capsys):
     counter = Counter()
     trace = Machine(seconds=0.002, every=2, sensors=[missing, lambda: counter])
-    run = estimator([trace, WaitFor(counter, [0, 4, 0, 8])], epochs=1)
+    run = estimator([trace, WaitFor(trace, [0, 4, 0, 4])], epochs=1)
     summary = run.fit()
     rows = {row["step"]: row for row in summary.history if "machine/count" in row}
     assert sorted(rows) == [2, 4]
