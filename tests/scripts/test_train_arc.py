@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from optimizers.arc_network import FACTORS, POINTS
-from scripts import train_arc
+from scripts import arc_runs, train_arc
 from scripts.arc_runs import FAMILIES, USUAL, Runs, curve, digits, group, parts, plane
 from training import checkpoint
 
@@ -71,6 +71,30 @@ def test_an_examples_losses_are_those_that_come(way):
         for old, new in zip(before, after, strict=True):
             assert new.cycles[-1].evals[-1] == pytest.approx(old.losses[way], rel=1e-6)
             assert new.cycles[-1].rate == pytest.approx(old.cycles[-1].rate * FACTORS[way])
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_a_run_goes_on_from_the_way_chosen(way, monkeypatch):
+    asked, first = [], []
+
+    class Noted(Runs):
+        def cycle(self, rates, rows, evaluations):
+            first[:] = first or [list(self.weights), [list(part) for part in self.moments], self]
+            asked.append((rates, rows, evaluations))
+            return super().cycle(rates, rows, evaluations)
+
+    monkeypatch.setattr(arc_runs, "Runs", Noted)
+    monkeypatch.setattr(arc_runs, "USUAL", {name: rate / 20 for name, rate in USUAL.items()})  # none diverges
+    examples = list(group(curve, 4, 4, lambda history, ends, rng: np.full(4, way), np.random.default_rng(0)))
+    assert len(examples) == 12
+    weights, moments, alone = first
+    alone.weights, alone.moments, alone.number = weights, moments, 0
+    for number, (rates, rows, evaluations) in enumerate(list(asked)):
+        chosen = slice(way * 4, way * 4 + 4) if number else slice(4)
+        _, evals = Runs.cycle(alone, rates[chosen], rows[:, chosen], evaluations)
+        if number:
+            told = [example.losses[way] for example in examples[number * 4 - 4 : number * 4]]
+            np.testing.assert_allclose(evals[:, -1], told, rtol=1e-4)
 
 
 def test_costs_are_held_and_a_change_costs():
