@@ -49,6 +49,7 @@ def test_the_logger_prints_steps_epochs_and_the_metrics_of_traces_behind_it(caps
     steps = [text for text in printed if text.startswith("Train: step: 3;")]
     assert re.search(r"ce: [\d.]+; learning_rate: 0.1; steps/sec: [\d.]+;$", steps[0])
     assert "accuracy: 0.25;" in printed[4] and "ce: " in printed[4] and "each: " not in printed[1]
+    assert "steps/sec" not in printed[1]  # after one step there is none
     assert "late: 2.0" not in printed[4] and "late: 2;" in printed[7] and "ce: " in printed[-1]
     history = {row["step"]: row for row in run.summary.history}
     assert {1, 3, 4, 6, 8} == set(history) and "train/ce" in history[3] and "train/ce" not in history[4]

@@ -86,7 +86,8 @@ class Logger(Trace):
             rates = {name: plain(data[name]) for name in data if name.split("/")[0] == "learning_rate"}
             estimator.log(**{f"train/{name}": value for name, value in (values | rates).items() if scalar(value)})
             self.logged.pop("train", None)
-            self._say("Train", {"step": estimator.step, **values, **rates, "steps/sec": self.clock.rate})
+            speed = {"steps/sec": self.clock.rate} if self.clock.rate else {}  # none after one step
+            self._say("Train", {"step": estimator.step, **values, **rates, **speed})
         return None
 
     def on_log(self, values: dict[str, Any]) -> None:
