@@ -150,7 +150,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is Callable:
         return callable(value)
     if inspect.isclass(origin) and not issubclass(origin, PurePath) and isinstance(value, str | int | float):
-        return isinstance(value, origin) if not getattr(origin, "_is_protocol", False) else False
+        return not getattr(origin, "_is_protocol", False) and isinstance(value, origin)
     return True
 
 

@@ -101,7 +101,8 @@ def targets(nodes: Any) -> dict[str, Any]:
 
     UsageError for a member that is no mapping.
     """
-    for name, node in members(nodes).items():
+    named = members(nodes)
+    for name, node in named.items():
         if not isinstance(node, Mapping):
             raise UsageError(f"{name} must be a mapping with a _target_, got {node!r}.")
-    return {name: node for name, node in members(nodes).items() if "_target_" in node}
+    return {name: node for name, node in named.items() if "_target_" in node}

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import UsageError
-
-MODES = ("train", "eval", "test", "infer")
+from runtime.op import MODES
 
 
 class History(list):

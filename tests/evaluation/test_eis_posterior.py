@@ -11,6 +11,7 @@ from evaluation import eis_posterior, eis_rs
 from evaluation.eis_likelihood import Problem
 from evaluation.eis_mixture import FREEDOM, Mixture
 from runtime.errors import UsageError
+from tests.evaluation import lattice
 
 CIRCUIT = np.array([460.0, 4820.0, 2210.0, 2e-6, 9e-6])
 PLACE = to_places(CIRCUIT)
@@ -110,16 +111,7 @@ def test_posterior_along_a_thin_curve_is_the_dense_integral(level):
 def close(asked: Problem, found, places: np.ndarray, log_volume: np.ndarray) -> None:
     """The weighted circuits are spread as the posterior summed over a lattice's places, by its quantiles."""
     value = asked.log_likelihood(asked.impedance(places)) + asked.log_prior(places) + log_volume
-    probability = np.exp(value - value.max())
-    probability /= probability.sum()
-    for i in asked.free:
-        order = np.argsort(places[:, i])
-        total = np.cumsum(probability[order])
-        for share in (0.05, 0.25, 0.5, 0.75, 0.95):
-            at = np.searchsorted(total, share)
-            own = found.weights[found.places[:, i] < places[order[at], i]].sum()
-            error = np.sqrt(share * (1 - share) / (found.effective or 1))
-            assert own == pytest.approx(total[at], abs=4 * error + 0.01), (i, share)
+    lattice.close(asked, found, places, value)
 
 
 @pytest.mark.parametrize("topology, rs", [("series", 0.0), ("parallel", 0.0), ("parallel", 30.0)])

@@ -6,10 +6,10 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.description import settings
+from runtime.op import MODES
 from runtime.trees import count_parameters, flatten
 from traces.io.graph import flow
 
-MODES = ("train", "eval", "test", "infer")
 Keys = dict[str, tuple[str, str, str]]  # type, shape and number of different values of a key
 
 
