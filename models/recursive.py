@@ -11,13 +11,12 @@ import mlx.nn as nn
 
 from models.attention import attention
 from models.elementary import gated
-from models.token_mixing import from_left, rms_norm_tokens
+from models.token_mixing import across, from_left, rms_norm_tokens
 from runtime.errors import UsageError
 from runtime.table import Table
 
 Mixer = Literal["attention", "mlp"]
 EPS = 1e-5
-ALIGNMENT = 8  # numbers; matrix products on a GPU are slow where rows aren't a multiple of 16 bytes
 
 
 def truncated_normal(shape: tuple[int, ...], std: float) -> mx.array:
@@ -57,10 +56,9 @@ class SwiGLU(nn.Module):
         return gated(x @ self.gate.T, x @ self.up.T) @ self.down.T
 
     def along_tokens(self, x: mx.array) -> mx.array:
-        """x (B, T, D) -> the same, along the tokens; those from `width` on are zero and stay so."""
-        pad = x.shape[1] - self.down.shape[0]
-        gate, up = (from_left(mx.pad(w, [(0, 0), (0, pad)]), x) for w in (self.gate, self.up))
-        return from_left(mx.pad(self.down, [(0, pad), (0, 0)]), gated(gate, up))
+        """x (B, width, D) -> the same, along the tokens."""
+        gate, up = (across(mx.contiguous(w.T), x) for w in (self.gate, self.up))
+        return from_left(self.down, gated(gate, up))
 
 
 class SelfAttention(nn.Module):
@@ -92,7 +90,6 @@ class Block(nn.Module):
 
     def __init__(self, length: int, hidden: int, heads: int, expansion: float, mixer: Mixer):
         super().__init__()
-        self.length = length
         if mixer == "mlp":
             self.tokens = SwiGLU(length, expansion)
         elif mixer == "attention":
@@ -104,9 +101,9 @@ class Block(nn.Module):
         self.channels = SwiGLU(hidden, expansion)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """x (B, T, D) -> the same shape; with the MLP mixer T may be more than the length, zeros."""
+        """x (B, T, D) -> the same shape."""
         if "tokens" in self:
-            x = rms_norm_tokens(x, self.tokens.along_tokens(x), self.length, EPS)
+            x = rms_norm_tokens(x, self.tokens.along_tokens(x), EPS)
         else:
             x = rms_norm(x + self.attention(x))
         return rms_norm(x + self.channels(x))
@@ -201,11 +198,7 @@ class Puzzler(nn.Module):
         """
         e = self.embed(x, rows)
         y, z = (mx.stop_gradient(a).astype(e.dtype) for a in (y, z))
-        if self.mixer == "mlp":  # to whole vectors of memory; zeros stay zeros in every block
-            extra = [(0, 0), (0, -self.tokens % ALIGNMENT), (0, 0)]
-            e, y, z = (mx.pad(a, extra) for a in (e, y, z))
         y, z = self.think(y, z, e)
-        y, z = y[:, : self.tokens], z[:, : self.tokens]
         logits = y[:, self.prefix :] @ self.head.T
         q = (y[:, 0] @ self.q_weight.T + self.q_bias).astype(mx.float32)
         return mx.stop_gradient(y), mx.stop_gradient(z), logits, q

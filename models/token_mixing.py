@@ -22,9 +22,7 @@ def _from_left(w, x):
 @_from_left.vjp
 def _(primals, cotangent, _output):
     w, x = primals
-    each = (cotangent @ x.swapaxes(1, 2)).reshape(len(x), -1)
-    # summed as a product: MLX rounds its own sums of bf16 at each addition
-    return (mx.ones((1, len(x)), each.dtype) @ each).reshape(w.shape), w.T @ cotangent
+    return _summed(cotangent @ x.swapaxes(1, 2)), w.T @ cotangent
 
 
 @_from_left.vmap
@@ -32,7 +30,31 @@ def _(inputs, axes):
     return mx.vmap(mx.matmul, in_axes=axes)(*inputs), 0
 
 
-from_left = cast(Callable[[mx.array, mx.array], mx.array], _from_left)  # w (O, T), x (B, T, D) -> (B, O, D)
+@mx.custom_function
+def _across(w, x):
+    return mx.stop_gradient(w).T @ mx.stop_gradient(x)
+
+
+@_across.vjp
+def _(primals, cotangent, _output):
+    w, x = primals
+    return _summed(x @ cotangent.swapaxes(1, 2)), w @ cotangent
+
+
+@_across.vmap
+def _(inputs, axes):
+    return mx.vmap(lambda w, x: w.T @ x, in_axes=axes)(*inputs), 0
+
+
+def _summed(each: mx.array) -> mx.array:
+    # as a product: MLX rounds its own sums of bf16 at each addition
+    return (mx.ones((1, len(each)), each.dtype) @ each.reshape(len(each), -1)).reshape(each.shape[1:])
+
+
+# A product on a GPU is slow where the rows of an array aren't whole vectors of memory, as those of 97 bf16 numbers, be
+# it a weight or a weight's gradient. So w has the tokens first here: then they are never an array's last axis.
+across = cast(Callable[[mx.array, mx.array], mx.array], _across)  # w (T, O), x (B, T, D) -> (B, O, D)
+from_left = cast(Callable[[mx.array, mx.array], mx.array], _from_left)  # w (T, I), x (B, I, D) -> (B, T, D)
 
 
 def sums(x: mx.array) -> mx.array:
@@ -41,10 +63,10 @@ def sums(x: mx.array) -> mx.array:
 
 
 @lru_cache
-def _normalised(length: int, eps: float) -> Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]:
+def _normalised(eps: float) -> Callable[[mx.array, mx.array], tuple[mx.array, mx.array]]:
     def plain(x, branch):
         wide = apart(x).astype(mx.float32) + apart(branch).astype(mx.float32)
-        factor = mx.rsqrt(sums(wide.square()) / length + eps)
+        factor = mx.rsqrt(sums(wide.square()) / x.shape[1] + eps)
         return ((x + branch).astype(mx.float32) * factor).astype(x.dtype), factor
 
     @custom_function
@@ -54,7 +76,7 @@ def _normalised(length: int, eps: float) -> Callable[[mx.array, mx.array], tuple
     @call.vjp
     def _(_primals, cotangents, outputs):
         (dy, _), (y, factor) = cotangents, outputs
-        mean = sums(apart(y).astype(mx.float32) * apart(dy).astype(mx.float32)) / length
+        mean = sums(apart(y).astype(mx.float32) * apart(dy).astype(mx.float32)) / y.shape[1]
         dx = (factor * (dy.astype(mx.float32) - y.astype(mx.float32) * mean)).astype(y.dtype)
         return dx, dx
 
@@ -65,9 +87,6 @@ def _normalised(length: int, eps: float) -> Callable[[mx.array, mx.array], tuple
     return cast(Callable, call)
 
 
-def rms_norm_tokens(x: mx.array, branch: mx.array, length: int, eps: float) -> mx.array:
-    """x + branch, (B, T, D), over its root mean square along the tokens, of which the first `length` count.
-
-    The others must be 0 and stay so. In float32 inside.
-    """
-    return _normalised(length, eps)(x, branch)[0]
+def rms_norm_tokens(x: mx.array, branch: mx.array, eps: float) -> mx.array:
+    """x + branch, (B, T, D), over its root mean square along the tokens, in float32 inside."""
+    return _normalised(eps)(x, branch)[0]

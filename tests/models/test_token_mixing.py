@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.elementary import apart, gated
-from models.token_mixing import from_left, rms_norm_tokens
+from models.token_mixing import across, from_left, rms_norm_tokens
 
 EPS = 1e-5
 
@@ -25,13 +25,7 @@ def plain_gated(gate, up):
 
 def plain_norm(x, branch):
     h = x + branch
-    return h * mx.rsqrt(h.square().sum(axis=1, keepdims=True) / 5 + EPS)
-
-
-def padded(*shape, seed=0):
-    x = np.array(normal(*shape, seed=seed))
-    x[:, 5:] = 0
-    return mx.array(x)
+    return h * mx.rsqrt(h.square().mean(axis=1, keepdims=True) + EPS)
 
 
 def close(got, wanted, tolerance=2e-6):
@@ -42,11 +36,8 @@ def close(got, wanted, tolerance=2e-6):
 CASES = {
     "gated": (gated, plain_gated, lambda: (3 * normal(4, 9), normal(4, 9, seed=1))),
     "from_left": (from_left, lambda w, x: w @ x, lambda: (normal(4, 6), normal(3, 6, 5, seed=1))),
-    "norm": (
-        lambda x, b: rms_norm_tokens(x, b, 5, EPS),
-        plain_norm,
-        lambda: (padded(3, 8, 4), padded(3, 8, 4, seed=1)),
-    ),
+    "across": (across, lambda w, x: w.T @ x, lambda: (normal(6, 4), normal(3, 6, 5, seed=1))),
+    "norm": (lambda x, b: rms_norm_tokens(x, b, EPS), plain_norm, lambda: (normal(3, 7, 4), normal(3, 7, 4, seed=1))),
 }
 
 
@@ -57,7 +48,7 @@ def test_values_and_gradients_equal_mlxs(name, wrap):
     given = inputs()
     out = wrap(ours)(*given)
     close(out, theirs(*given))
-    weight = padded(*out.shape, seed=2) if name == "norm" else normal(*out.shape, seed=2)
+    weight = normal(*out.shape, seed=2)
     found, wanted = (
         wrap(mx.grad(lambda a, b, f=f: (weight * f(a, b)).sum(), argnums=(0, 1)))(*given) for f in (ours, theirs)
     )
@@ -78,15 +69,11 @@ def test_the_gates_tangent_equals_mlxs():
     close(mx.jvp(gated, given, along)[1][0], mx.jvp(plain_gated, given, along)[1][0])
 
 
-def test_padding_of_the_norm_stays_zero():
-    x, branch = padded(3, 8, 4), padded(3, 8, 4, seed=1)
-    assert not np.array(rms_norm_tokens(x, branch, 5, EPS))[:, 5:].any()
-
-
-def test_gradients_over_many_rows_are_summed_in_float32():
+@pytest.mark.parametrize("function, shape", [(from_left, (2, 3)), (across, (3, 2))])
+def test_gradients_over_many_rows_are_summed_in_float32(function, shape):
     """A sum of bf16 numbers one by one stops growing at 256 times each."""
     x = mx.ones((2048, 3, 4), mx.bfloat16)
-    gradient = mx.grad(lambda w: from_left(w, x).astype(mx.float32).sum())(mx.ones((2, 3), mx.bfloat16))
+    gradient = mx.grad(lambda w: function(w, x).astype(mx.float32).sum())(mx.ones(shape, mx.bfloat16))
     assert np.unique(np.array(gradient.astype(mx.float32))).tolist() == [2048 * 4]
 
 
@@ -127,10 +114,10 @@ def test_the_gate_is_one_kernel_and_its_gradients_are_two():
 def test_the_norm_is_two_passes_and_so_is_its_gradient(dtype):
     x, branch, c = (normal(3, 8, 4, seed=seed, dtype=dtype) for seed in range(3))
     w = normal(4, 4, dtype=dtype)
-    forward = kernels(lambda x: [rms_norm_tokens(x, branch, 8, EPS) @ w], x)
+    forward = kernels(lambda x: [rms_norm_tokens(x, branch, EPS) @ w], x)
     assert sorted("Square" in name for name in forward) == [False, False, True]  # and the factor of the columns
     assert not {"AsType", "Square", "Multiply", "Add"} & set(forward)
-    both = kernels(lambda x: mx.vjp(lambda x: rms_norm_tokens(x, branch, 8, EPS) @ w, [x], [c])[1], x)
+    both = kernels(lambda x: mx.vjp(lambda x: rms_norm_tokens(x, branch, EPS) @ w, [x], [c])[1], x)
     assert not {"AsType", "Square", "Multiply"} & set(both) and len(both) == len(forward) + 2
 
 

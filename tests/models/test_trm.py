@@ -46,11 +46,8 @@ def test_truncated_normal_has_the_deviation_asked_for():
 
 
 def test_the_mixer_along_tokens_is_the_mixer_of_the_transposed():
-    mixer, x = SwiGLU(5, 4.0), mx.random.normal((3, 8, 6))
-    x[:, 5:] = 0
-    out = mixer.along_tokens(x)
-    np.testing.assert_allclose(out[:, :5], mixer(x[:, :5].swapaxes(1, 2)).swapaxes(1, 2), atol=1e-5)
-    assert not np.array(out[:, 5:]).any()
+    mixer, x = SwiGLU(5, 4.0), mx.random.normal((3, 5, 6))
+    np.testing.assert_allclose(mixer.along_tokens(x), mixer(x.swapaxes(1, 2)).swapaxes(1, 2), atol=1e-5)
 
 
 @MIXERS
@@ -67,9 +64,7 @@ def test_gradients_are_those_of_the_last_cycle(mixer):
     found = leaves(mx.grad(value)(held))
     model.update(held)
     e = model.embed(x, None)
-    pad = [(0, 0), (0, 2), (0, 0)]
-    wide = [mx.pad(a, pad) for a in (y, z, e)] if mixer == "mlp" else [y, z, e]
-    before = [mx.array(np.array(a)[:, :6]) for a in model.cycle(*wide)]
+    before = [mx.array(np.array(a)) for a in model.cycle(y, z, e)]
     one = make(mixer=mixer, high=1)
 
     def last(parameters):
