@@ -11,7 +11,8 @@ import mlx.nn as nn
 
 from models.attention import attention
 from models.elementary import gated
-from models.token_mixing import across, from_left, rms_norm_tokens
+from models.residual_norm import residual_norm
+from models.token_mixing import across, from_left
 from runtime.errors import UsageError
 from runtime.table import Table
 
@@ -33,11 +34,6 @@ def linear(inputs: int, outputs: int) -> mx.array:
 def inner_width(width: int, expansion: float) -> int:
     """The width inside of a SwiGLU: two thirds of `expansion` x width, rounded up to a multiple of 256."""
     return -(-round(expansion * width * 2 / 3) // 256) * 256
-
-
-def rms_norm(x: mx.array) -> mx.array:
-    """x (..., D) over its root mean square along the last axis, in float32 inside."""
-    return mx.fast.rms_norm(x, None, EPS)
 
 
 class SwiGLU(nn.Module):
@@ -103,10 +99,10 @@ class Block(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """x (B, T, D) -> the same shape."""
         if "tokens" in self:
-            x = rms_norm_tokens(x, self.tokens.along_tokens(x), EPS)
+            x = residual_norm(x, self.tokens.along_tokens(x), 1, EPS)
         else:
-            x = rms_norm(x + self.attention(x))
-        return rms_norm(x + self.channels(x))
+            x = residual_norm(x, self.attention(x), 2, EPS)
+        return residual_norm(x, self.channels(x), 2, EPS)
 
 
 class Reasoning(nn.Module):

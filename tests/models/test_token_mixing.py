@@ -1,16 +1,12 @@
-"""Products and norms along the tokens and the gate of a SwiGLU: values, derivatives, and what they cost in kernels."""
-
-import io
-import re
+"""Products along the tokens and the gate of a SwiGLU: values, derivatives, and what they cost in kernels."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from models.elementary import apart, gated
-from models.token_mixing import across, from_left, rms_norm_tokens
-
-EPS = 1e-5
+from models.token_mixing import across, from_left
+from tests.models.compiled import kernels
 
 
 def normal(*shape, seed=0, dtype=mx.float32):
@@ -23,11 +19,6 @@ def plain_gated(gate, up):
     return gate * mx.sigmoid(gate) * up
 
 
-def plain_norm(x, branch):
-    h = x + branch
-    return h * mx.rsqrt(h.square().mean(axis=1, keepdims=True) + EPS)
-
-
 def close(got, wanted, tolerance=2e-6):
     got, wanted = np.array(got, np.float64), np.array(wanted, np.float64)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
@@ -37,7 +28,6 @@ CASES = {
     "gated": (gated, plain_gated, lambda: (3 * normal(4, 9), normal(4, 9, seed=1))),
     "from_left": (from_left, lambda w, x: w @ x, lambda: (normal(4, 6), normal(3, 6, 5, seed=1))),
     "across": (across, lambda w, x: w.T @ x, lambda: (normal(6, 4), normal(3, 6, 5, seed=1))),
-    "norm": (lambda x, b: rms_norm_tokens(x, b, EPS), plain_norm, lambda: (normal(3, 7, 4), normal(3, 7, 4, seed=1))),
 }
 
 
@@ -89,14 +79,6 @@ def test_bf16_is_rounded_once():
         np.testing.assert_allclose(a.astype(mx.float32), b, rtol=2**-7, atol=1e-6)
 
 
-def kernels(function, *inputs):
-    """Names of the elementwise kernels of a compiled function."""
-    graph = io.StringIO()
-    mx.export_to_dot(graph, *mx.compile(function)(*inputs))
-    names = re.findall(r'label ="(\w+)', graph.getvalue())
-    return [n for n in names if n.startswith("Compiled") or n in ("AsType", "Sigmoid", "Multiply", "Square", "Add")]
-
-
 def test_the_gate_is_one_kernel_and_its_gradients_are_two():
     """An operation shared by two of them would be a kernel more, and an array of its result."""
     w, x = normal(3, 6, 6, dtype=mx.bfloat16), normal(4, 6, dtype=mx.bfloat16)
@@ -108,17 +90,6 @@ def test_the_gate_is_one_kernel_and_its_gradients_are_two():
     assert len(forward) == 1 and "Sigmoid" in forward[0]
     both = kernels(lambda w: mx.vjp(value, [w], [x])[1], w)
     assert sum("Sigmoid" in name for name in both) == 3 and "AsType" not in both and "Sigmoid" not in both
-
-
-@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float32])
-def test_the_norm_is_two_passes_and_so_is_its_gradient(dtype):
-    x, branch, c = (normal(3, 8, 4, seed=seed, dtype=dtype) for seed in range(3))
-    w = normal(4, 4, dtype=dtype)
-    forward = kernels(lambda x: [rms_norm_tokens(x, branch, EPS) @ w], x)
-    assert sorted("Square" in name for name in forward) == [False, False, True]  # and the factor of the columns
-    assert not {"AsType", "Square", "Multiply", "Add"} & set(forward)
-    both = kernels(lambda x: mx.vjp(lambda x: rms_norm_tokens(x, branch, EPS) @ w, [x], [c])[1], x)
-    assert not {"AsType", "Square", "Multiply"} & set(both) and len(both) == len(forward) + 2
 
 
 def test_apart_keeps_every_number():
