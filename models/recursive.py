@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from models.attention import attention
 from models.elementary import gated
+from models.gate import is_fused, joined
 from models.residual_norm import residual_norm
 from models.token_mixing import across, from_left
 from runtime.errors import UsageError
@@ -44,15 +45,19 @@ class SwiGLU(nn.Module):
     def __init__(self, width: int, expansion: float):
         super().__init__()
         inner = inner_width(width, expansion)
-        # not one matrix: the halves of its product, and then their gradients, would be copied
         self.gate, self.up, self.down = linear(width, inner), linear(width, inner), linear(inner, width)
 
     def __call__(self, x: mx.array) -> mx.array:
         """x (..., width) -> the same shape."""
+        if is_fused(x, len(self.gate)):
+            return joined(x @ mx.concatenate([self.gate, self.up]).T, x.ndim - 1) @ self.down.T
         return gated(x @ self.gate.T, x @ self.up.T) @ self.down.T
 
     def along_tokens(self, x: mx.array) -> mx.array:
         """x (B, width, D) -> the same, along the tokens."""
+        if is_fused(x, len(self.gate)):
+            both = across(mx.contiguous(mx.concatenate([self.gate, self.up]).T), x)
+            return from_left(self.down, joined(both, 1))
         gate, up = (across(mx.contiguous(w.T), x) for w in (self.gate, self.up))
         return from_left(self.down, gated(gate, up))
 

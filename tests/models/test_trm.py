@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from models import gate, residual_norm
 from models.recursive import SwiGLU, inner_width, truncated_normal
 from models.trm import TRM
 from runtime.errors import UsageError
+from tests.models import gate_formulas, residual_norm_formulas
 
 SMALL = {"vocabulary": 7, "length": 5, "hidden": 8, "heads": 2, "high": 2, "low": 2, "prefix": 1}
 MIXERS = pytest.mark.parametrize("mixer", ["attention", "mlp"])
@@ -76,6 +78,25 @@ def test_gradients_are_those_of_the_last_cycle(mixer):
     for path, gradient in expected.items():
         np.testing.assert_allclose(found[path], gradient, rtol=1e-3, atol=1e-4 * float(mx.abs(gradient).max()))
         assert np.abs(np.array(gradient)).max() > 0, path
+
+
+@MIXERS
+def test_a_step_is_the_same_by_the_kernels_formulas(mixer, monkeypatch):
+    model, x = make(mixer=mixer), mx.array([[1, 2, 3, 4, 5], [0, 6, 1, 1, 2]])
+    y, z = (mx.random.normal((2, 6, 8)) for _ in range(2))
+    held = model.trainable_parameters()
+
+    def value(parameters):
+        model.update(parameters)
+        _, _, logits, q = model(x, y, z)
+        return logits.square().sum() + q.square().sum()
+
+    right = leaves(mx.compile(mx.grad(value))(held))
+    for module, formulas in ((gate, gate_formulas), (residual_norm, residual_norm_formulas)):
+        monkeypatch.setattr(module, "MODE", "fused")
+        monkeypatch.setattr(module, "KERNELS", formulas)
+    for path, found in leaves(mx.compile(mx.grad(value))(held)).items():
+        np.testing.assert_allclose(found, right[path], atol=1e-4 * float(mx.abs(right[path]).max()), err_msg=path)
 
 
 @MIXERS
