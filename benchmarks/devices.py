@@ -4,8 +4,9 @@ python benchmarks/devices.py --processes 1,2 --model unet36 --precision bf16 --s
 
 The batch of each process is fixed (weak scaling), so that "ratio" is how many times the samples a second of the first
 world. --losses N: the first N losses of one process at the batch of all against those of all, on the same rows, noise
-and times, and against those of one process that has the rows in reverse: what the order of sums alone does. One JSON
-line a piece, as soon as it is done; the first world warms the kernel cache for the next.
+and times; beside it how far one process gets from itself with the rows in reverse, which is what the order of sums
+alone does, and in fp32, which is what the precision does. One JSON line a piece, as soon as it is done; the first world
+warms the kernel cache for the next.
 """
 
 import argparse
@@ -124,9 +125,9 @@ def speed(given: argparse.Namespace, world: World) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def losses(given: argparse.Namespace, world: World, batch: int, backwards: bool = False) -> list[float]:
+def losses(given: argparse.Namespace, world: World, batch: int, precision: str, backwards: bool = False) -> list[float]:
     """The losses of the first steps, the same rows, noise and times whatever the world."""
-    made = estimator(given.model, batch, given.precision, world, given.strategy, True, backwards)
+    made = estimator(given.model, batch, precision, world, given.strategy, True, backwards)
     step, batches = made.train_step, made.pipeline.batches("train", 0)
     return [np.asarray(step(to_device(next(batches)), step_key(0, i, 0, world.rank))["loss"]).item()
             for i in range(given.losses)]  # fmt: skip
@@ -145,9 +146,10 @@ def worker(given: argparse.Namespace) -> None:
             print(json.dumps(line), flush=True)
         if given.losses:
             batch = given.batch * (given.most if world.size == 1 else 1)
-            own = {"losses": losses(given, world, batch)}
+            own = {"losses": losses(given, world, batch, given.precision)}
             if world.size == 1:
-                own["reordered"] = losses(given, world, batch, backwards=True)
+                own["reordered"] = losses(given, world, batch, given.precision, backwards=True)
+                own["single"] = own["losses"] if given.precision == "fp32" else losses(given, world, batch, "fp32")
             if world.rank == 0:
                 print(json.dumps(own), file=lines, flush=True)
 
@@ -187,7 +189,8 @@ def compare(found: dict[tuple[int, str], dict], last: tuple[int, str]) -> None:
     if first == 1 and new.get("losses"):
         one, many = np.array(base["losses"]), np.array(new["losses"])
         line["losses"] = [round(v, 6) for v in (one[0], one[-1], many[0], many[-1])]
-        found_by = {"largest_relative_difference": many, "of_reordered_rows": np.array(base["reordered"])}
+        found_by = {"largest_relative_difference": many, "of_reordered_rows": np.array(base["reordered"]),
+                    "of_fp32": np.array(base["single"])}  # fmt: skip
         line |= {name: float(f"{np.abs(other / one - 1).max():.3g}") for name, other in found_by.items()}
     print(json.dumps(line), flush=True)
 

@@ -21,6 +21,7 @@ def test_one_process_and_two_are_compared():
     assert (one["processes"], two["processes"], two["backend"], len(two["peak_gb"])) == (1, 2, "ring", 2)
     assert abs(ratio["ratio"] - two["samples_per_second"] / one["samples_per_second"]) < 2e-3
     assert ratio["largest_relative_difference"] < 1e-5 and ratio["of_reordered_rows"] < 1e-5
+    assert ratio["of_fp32"] == 0
     assert ratio["losses"][0] > 0.1
 
 
