@@ -16,6 +16,7 @@ from evaluation.eis_posterior import Posterior, infer, over_grid, weighed
 from evaluation.eis_prediction import Circuit, Prediction, estimates_of, summarise
 from evaluation.eis_proposals import as_input, beam
 from runtime.errors import UsageError, closest
+from runtime.host import namespace, on_host
 
 Known = Mapping[str, float]
 FEW = 100  # effective circuits below which a prediction says that it is rough
@@ -30,7 +31,7 @@ class ProbabilisticEISPredictor:
     model: as models.eis_predictor, or a flow as scripts.eis_flow wraps it, trained on `topology` with `prior`
     continuous or (no flow) grid. levels: least and largest relative noise. rs: the largest series resistance in ohm; 0:
     none. low, high: Hz. samples: weighted circuits of a prediction; drawn: those that the network proposes; width: of a
-    grid's beam.
+    grid's beam. On a CPU draws are made by NumPy, with the model's weights of when the predictor was made.
     """
 
     def __init__(self, model: Any, topology: str, prior: str = "continuous", levels: tuple[float, float] = (1e-3, 5e-2),
@@ -45,6 +46,7 @@ class ProbabilisticEISPredictor:
         self.model, self.topology, self.prior, self.low, self.high = model, topology, prior, low, high
         self.levels, self.rs = levels, (rs / RS_SPAN, rs)
         self.samples, self.drawn, self.width = samples, drawn, width
+        self.host = on_host(model) if prior == "continuous" else None  # a grid's beam is MLX's
 
     def predict(
         self, spectra: Sequence[Spectrum | None], known: Known | Sequence[Known] | None = None, top_k: int = 10,
@@ -81,8 +83,8 @@ class ProbabilisticEISPredictor:
         given, rs = self.checked(known or {})
         problems = [Problem(spectrum, self.topology, given, self.levels, rs) for spectrum in spectra]
         if hasattr(self.model, "greedy"):
-            return from_places(np.array(self.model.greedy(*self.encoded(problems)), np.float64))
-        return from_places(beam(self.model, *self.encoded(problems), 1, self.prior != "grid")[0][:, 0])
+            return from_places(np.array(self.model.greedy(*self.encoded(self.model, problems)), np.float64))
+        return from_places(beam(self.model, *self.encoded(self.model, problems), 1, self.prior != "grid")[0][:, 0])
 
     def checked(self, known: Known) -> tuple[dict[int, float], tuple[float, float]]:
         """{parameter: value} and the range of Rs; raises UsageError for what is no parameter or no value of one."""
@@ -113,22 +115,27 @@ class ProbabilisticEISPredictor:
             raise UsageError(f"noise must be a relative level between 0 and 1, such as 0.01, got {noise!r}.")
         return Problem(spectrum, self.topology, known, (noise, noise) if noise else self.levels, rs)
 
-    def encoded(self, problems: list[Problem]) -> tuple[mx.array, mx.array, mx.array]:
-        """Contexts (B, hidden), known places (B, 5) and mask (B, 5); a given Rs is taken off what the network sees."""
+    def encoded(self, network: Any, problems: list[Problem]) -> tuple[Any, Any, Any]:
+        """Contexts (B, hidden), known places (B, 5) and mask (B, 5), arrays of the network's kind.
+
+        A given Rs is taken off what the network sees.
+        """
         seen = [p.spectrum if p.rs_free or not p.rs[0] else Spectrum(p.spectrum.frequencies, p.spectrum.z - p.rs[0])
                 for p in problems]  # fmt: skip
-        x, known, mask = as_input(seen, [p.known for p in problems], self.model.shape[0])
-        return self.model.encode(x, known, mask), known, mask
+        given = as_input(seen, [p.known for p in problems], network.shape[0])
+        x, known, mask = given if network is self.host else map(mx.array, given)
+        return network.encode(x, known, mask), known, mask
 
     def answer(self, problems: list[Problem], top_k: int, refine: bool, seed: int) -> list[Prediction]:
         """Predictions of checked problems: the network for all at once, then one after the other."""
-        context, known, mask = self.encoded(problems)
+        network = self.model if self.host is None else self.host
+        context, known, mask = self.encoded(network, problems)
         if self.prior == "grid":
-            places, log_q = beam(self.model, context, known, mask, self.width, within=False)
+            places, log_q = beam(network, context, known, mask, self.width, within=False)
         else:
             count = self.drawn if refine else self.samples
-            drawn = self.model.sample(context, known, mask, count, mx.random.key(seed))
-            mx.eval(drawn)
+            drawn = network.sample(context, known, mask, count, mx.random.key(seed))
+            mx.eval(drawn)  # of MLX both at once
             places, log_q = (np.array(part, np.float64) for part in drawn)
         found, candidates = [], []
         for row, problem in enumerate(problems):
@@ -140,8 +147,9 @@ class ProbabilisticEISPredictor:
             prediction.notes = self.notes(problem, prediction, refine)
             found.append(prediction)
             candidates.append(np.concatenate([kept, np.repeat(kept[-1:], top_k - len(kept), axis=0)]))
-        here = mx.broadcast_to(context[:, None], (len(problems), top_k, context.shape[-1]))
-        words = np.array(self.model.log_residual(here, mx.array(np.array(candidates), mx.float32)))
+        xp = namespace(context)
+        here = xp.broadcast_to(context[:, None], (len(problems), top_k, context.shape[-1]))
+        words = np.array(network.log_residual(here, xp.array(np.array(candidates), xp.float32)))
         for prediction, said in zip(found, words, strict=True):
             for circuit, value in zip(prediction.circuits, said, strict=False):
                 circuit.predicted_relative = float(value)

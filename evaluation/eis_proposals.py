@@ -15,8 +15,8 @@ from domains.eis_spectrum import Spectrum
 
 def as_input(
     spectra: Sequence[Spectrum | None], known: Sequence[Mapping[int, float]], most: int
-) -> tuple[mx.array, mx.array, mx.array]:
-    """The network's x (B, most, 4), known places (B, 5) and their mask (B, 5).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The network's x (B, most, 4), known places (B, 5) and their mask (B, 5), all float32.
 
     spectra: None is a row without points. known: {parameter: value in ohm or farad} for each. A spectrum of more than
     `most` points is thinned to those nearest to equal distances in ln f.
@@ -32,7 +32,7 @@ def as_input(
         kept = thinned(spectrum.frequencies, most)
         z = spectrum.z[kept]
         x[row, : len(z)] = np.stack([np.log10(spectrum.frequencies[kept]), z.real, z.imag, np.ones(len(z))], axis=1)
-    return mx.array(x), mx.array(places), mx.array(mask)
+    return x, places, mask
 
 
 def thinned(frequencies: np.ndarray, most: int) -> np.ndarray:

@@ -10,24 +10,26 @@ from domains.eis import POINTS
 from models.layers import check_sample
 from models.linear import Linear
 from models.transformer import NONLINEARITIES, Nonlinearity
+from runtime.host import constant, namespace
 
 WAVES = 6  # of a logarithmic frequency, in octaves of a wave over 12 decades
 FINE = 6  # octaves that tell a logarithm of |Z| apart where a matrix product rounds it (tf32, bf16)
 TURNS = 4  # the same for the angle
 OFFSETS = 5  # octaves that tell a place inside a cell
-CELLS = mx.array([float(i) for i in range(POINTS)])  # arrays made once: on a CPU each operation takes 10 us
-OCTAVES = mx.array([2.0**i for i in range(max(FINE, TURNS + 1))])
-FREQUENCY_WAVES = mx.array([math.pi / 12 * 2.0**i for i in range(WAVES)])
-OFFSET_WAVES = mx.array([math.pi * 2.0**i for i in range(OFFSETS)])
+CELLS = constant([float(i) for i in range(POINTS)])  # made once: on a CPU each operation takes 10 us
+OCTAVES = constant([2.0**i for i in range(max(FINE, TURNS + 1))])
+FREQUENCY_WAVES = constant([math.pi / 12 * 2.0**i for i in range(WAVES)])
+OFFSET_WAVES = constant([math.pi * 2.0**i for i in range(OFFSETS)])
 PLACE = POINTS + 1 + 2 * OFFSETS  # how many numbers `embed` makes of a place
 
 
 def embed(places: mx.array) -> mx.array:
     """Places (...) on the grid as numbers (..., PLACE): which cell, the place itself, waves of its offset."""
-    cell = mx.clip(mx.round(places), 0, POINTS - 1)
-    one_hot = (cell[..., None] == CELLS).astype(mx.float32)
-    offset = (places - cell)[..., None] * OFFSET_WAVES
-    return mx.concatenate([one_hot, places[..., None] / POINTS - 0.5, mx.sin(offset), mx.cos(offset)], axis=-1)
+    xp = namespace(places)
+    cell = xp.clip(xp.round(places), 0, POINTS - 1)
+    one_hot = (cell[..., None] == CELLS[xp]).astype(xp.float32)
+    offset = (places - cell)[..., None] * OFFSET_WAVES[xp]
+    return xp.concatenate([one_hot, places[..., None] / POINTS - 0.5, xp.sin(offset), xp.cos(offset)], axis=-1)
 
 
 def residual_head(hidden: int) -> list[Linear]:
@@ -40,15 +42,16 @@ def log_residual(layers: list[Linear], activation: Callable, context: mx.array, 
 
     context (..., hidden): what an encoder gives.
     """
+    xp = namespace(places)
     flat = embed(places).reshape(*places.shape[:-1], -1).astype(context.dtype)
-    h = activation(layers[0](mx.concatenate([context, flat], axis=-1)))
-    return layers[1](h)[..., 0].astype(mx.float32)
+    h = activation(layers[0](xp.concatenate([context, flat], axis=-1)))
+    return layers[1](h)[..., 0].astype(xp.float32)
 
 
 def waves(x: mx.array, octaves: mx.array) -> list[mx.array]:
     """Sines and cosines of x (..., 1) times the octaves, (..., count) each."""
-    angle = x * octaves
-    return [mx.sin(angle), mx.cos(angle)]
+    xp, angle = namespace(x), x * octaves
+    return [xp.sin(angle), xp.cos(angle)]
 
 
 class SpectrumEncoder(nn.Module):
@@ -77,17 +80,17 @@ class SpectrumEncoder(nn.Module):
 
     def features(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """Numbers of each point (B, P, 37) in float32, and the mean of ln |Z| (B, 1)."""
-        present = x[..., 3:]
+        xp, present = namespace(x), x[..., 3:]
         real, imaginary = x[..., 1:2], x[..., 2:3]
-        size = mx.sqrt(mx.maximum(real**2 + imaginary**2, 1e-20))
-        scale = (mx.log(size) * present).sum(axis=1) / mx.maximum(present.sum(axis=1), 1)
-        level = mx.log(size) - scale[:, None]
-        relative = mx.exp(-scale)[:, None]
+        size = xp.sqrt(xp.maximum(real**2 + imaginary**2, 1e-20))
+        scale = (xp.log(size) * present).sum(axis=1) / xp.maximum(present.sum(axis=1), 1)
+        level = xp.log(size) - scale[:, None]
+        relative = xp.exp(-scale)[:, None]
         found = [level, real / size, imaginary / size,
-                 mx.clip(real * relative, -10, 10), mx.clip(imaginary * relative, -10, 10),
-                 *waves(x[..., :1], FREQUENCY_WAVES), *waves(level, OCTAVES[:FINE]),
-                 *waves(mx.arctan2(imaginary, real), OCTAVES[1 : TURNS + 1])]  # fmt: skip
-        return mx.concatenate(found, axis=-1) * present, scale
+                 xp.clip(real * relative, -10, 10), xp.clip(imaginary * relative, -10, 10),
+                 *waves(x[..., :1], FREQUENCY_WAVES[xp]), *waves(level, OCTAVES[xp][:FINE]),
+                 *waves(xp.arctan2(imaginary, real), OCTAVES[xp][1 : TURNS + 1])]  # fmt: skip
+        return xp.concatenate(found, axis=-1) * present, scale
 
     def __call__(self, x: mx.array, known: mx.array, known_mask: mx.array) -> mx.array:
         """x (B, P, 4), places known (B, 5) and their mask (B, 5) -> (B, hidden).
@@ -95,19 +98,20 @@ class SpectrumEncoder(nn.Module):
         A row without points is the prior, given what is known.
         """
         check_sample(self, x, (x.shape[1], 4))
-        x = x.astype(mx.float32)  # amplitudes over nine decades
+        xp = namespace(x)
+        x = x.astype(xp.float32)  # amplitudes over nine decades
         present = x[..., 3:]
         count = present.sum(axis=1)
         points, scale = self.features(x)
-        given = mx.concatenate([embed(known) * known_mask[..., None], known_mask[..., None]], axis=-1)
-        whole = mx.concatenate([scale / 3 - 2, mx.log(mx.maximum(count, 1)) / 3 - 1, (count > 0).astype(mx.float32),
+        given = xp.concatenate([embed(known) * known_mask[..., None], known_mask[..., None]], axis=-1)
+        whole = xp.concatenate([scale / 3 - 2, xp.log(xp.maximum(count, 1)) / 3 - 1, (count > 0).astype(xp.float32),
                                 given.reshape(len(x), -1)], axis=-1)  # fmt: skip
         dtype = self.enter.weight.dtype
         p = points.astype(dtype)
         for layer in self.points:
             p = self.activation(layer(p))
-        score = mx.where(present > 0, self.score(p), -1e9)
-        share = mx.softmax(score, axis=1, precise=True) * present.astype(dtype)
+        score = xp.where(present > 0, self.score(p), -1e9)
+        share = xp.softmax(score, axis=1, precise=True) * present.astype(dtype)
         pooled = share.swapaxes(1, 2) @ self.value(p)
         h = self.enter(pooled.reshape(len(x), -1)) + self.summary(whole.astype(dtype))
         for norm, (first, second) in zip(self.norms, self.blocks, strict=True):

@@ -15,6 +15,7 @@ from models.eis_encoder import CELLS, PLACE, SpectrumEncoder, embed, log_residua
 from models.linear import Linear
 from models.transformer import Nonlinearity
 from models.truncated_logistic import choose, draw, log_density
+from runtime.host import namespace
 
 SMALLEST = -6.0  # ln of the narrowest component, in cells
 TINY = 1e-7  # uniform numbers end so far from 0 and 1
@@ -29,6 +30,8 @@ class EISPredictor(nn.Module):
     shape, hidden, width, slots, depth: of models.eis_encoder.SpectrumEncoder; nonlinearity: its and the heads';
     mixture: components in a cell.
     """
+
+    runs_on_host = True
 
     def __init__(self, shape: tuple | list = (50, 4), hidden: int = 512, width: int = 128, slots: int = 32,
                  depth: int = 3, mixture: int = 6, nonlinearity: Nonlinearity = "gelu_tanh"):  # fmt: skip
@@ -54,15 +57,16 @@ class EISPredictor(nn.Module):
         if parameter:
             h = h + self.before[parameter - 1](earlier.reshape(*earlier.shape[:-2], -1).astype(context.dtype))
         h = self.activation(self.choose[parameter](self.activation(h)))
-        return self.cell[parameter](h).astype(mx.float32), h
+        return self.cell[parameter](h).astype(namespace(h).float32), h
 
     def inside(self, h: mx.array, cell: mx.array, parameter: int) -> tuple[mx.array, mx.array, mx.array]:
         """The mixture inside a cell (...,) int: ln weights, centres and ln widths (..., mixture), in cells."""
-        one_hot = (cell[..., None] == CELLS).astype(h.dtype)
-        out = self.activation(self.refine[parameter](mx.concatenate([h, one_hot], axis=-1)))
-        weight, centre, width = mx.split(self.place[parameter](out).astype(mx.float32), 3, axis=-1)
-        weight = weight - mx.logsumexp(weight, axis=-1, keepdims=True)
-        return weight, 0.6 * mx.tanh(centre), mx.clip(width - 1, SMALLEST, LARGEST)
+        xp = namespace(h)
+        one_hot = (cell[..., None] == CELLS[xp]).astype(h.dtype)
+        out = self.activation(self.refine[parameter](xp.concatenate([h, one_hot], axis=-1)))
+        weight, centre, width = xp.split(self.place[parameter](out).astype(xp.float32), 3, axis=-1)
+        weight = weight - xp.logsumexp(weight, axis=-1, keepdims=True)
+        return weight, 0.6 * xp.tanh(centre), xp.clip(width - 1, SMALLEST, LARGEST)
 
     def log_density(self, context: mx.array, places: mx.array, within: bool = True) -> tuple[mx.array, mx.array]:
         """ln of the probability of each cell and ln of the density in it at places (..., 5), (..., 5) each, nats.
@@ -86,31 +90,31 @@ class EISPredictor(nn.Module):
         Parameters known (B, 5) where the mask (B, 5) is 1 stay as they are and count nothing in the density. within:
         False draws grid points, with their probability.
         """
-        rows = (len(context), count)
-        uniform = mx.random.uniform(TINY, 1 - TINY, (*rows, 5, 3), key=key)
-        places, log_q = mx.zeros((len(context), 1, 0)), mx.zeros(rows)  # one row for all draws until they differ
+        xp, rows = namespace(context), (len(context), count)
+        uniform = xp.array(mx.random.uniform(TINY, 1 - TINY, (*rows, 5, 3), key=key))  # the same for either kind
+        places, log_q = xp.zeros((len(context), 1, 0)), xp.zeros(rows)  # one row for all draws until they differ
         settled: Any = (known_mask > 0).all(axis=0).tolist()  # in every row: there is nothing to draw
         for i in range(5):
             drawn = known[:, None, i]
             if not settled[i]:
                 logits, h = self.cells(context[:, None], places, i)
-                logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+                logits = logits - xp.logsumexp(logits, axis=-1, keepdims=True)
                 cell = choose(logits, uniform[..., i, :1])
-                logits = mx.broadcast_to(logits, (*rows, POINTS))
-                found = mx.take_along_axis(logits, cell[..., None], axis=-1)[..., 0]
-                place = cell
+                logits = xp.broadcast_to(logits, (*rows, POINTS))
+                found = xp.take_along_axis(logits, cell[..., None], axis=-1)[..., 0]
+                place = cell.astype(xp.float32)
                 if within:
-                    parts = self.inside(mx.broadcast_to(h, (*rows, h.shape[-1])), cell, i)
+                    parts = self.inside(xp.broadcast_to(h, (*rows, h.shape[-1])), cell, i)
                     offset = draw(*parts, uniform[..., i, 1:])
                     found = found + log_density(offset, *parts)
-                    place = cell + offset
+                    place = place + offset
                 given = known_mask[:, None, i] > 0
-                log_q = log_q + mx.where(given, 0, found)
-                drawn = mx.where(given, drawn, place)
-                places = mx.broadcast_to(places, (*rows, i))
-            drawn = mx.broadcast_to(drawn, places.shape[:2])
-            places = mx.concatenate([places, drawn[..., None]], axis=-1)
-        return mx.broadcast_to(places, (*rows, 5)), log_q
+                log_q = log_q + xp.where(given, 0, found)
+                drawn = xp.where(given, drawn, place)
+                places = xp.broadcast_to(places, (*rows, i))
+            drawn = xp.broadcast_to(drawn, places.shape[:2])
+            places = xp.concatenate([places, drawn[..., None]], axis=-1)
+        return xp.broadcast_to(places, (*rows, 5)), log_q
 
     def log_residual(self, context: mx.array, places: mx.array) -> mx.array:
         """What the network says of circuits at places (..., 5): see models.eis_encoder.log_residual."""

@@ -13,6 +13,7 @@ import mlx.nn as nn
 from models.attention import attention
 from models.layers import Dropout
 from models.tokens import check_heads, xavier_linear
+from runtime.host import namespace
 
 Past = tuple[mx.array, mx.array]  # keys and values of the tokens before, each (B, heads, T, D)
 Nonlinearity = Literal["relu", "gelu", "gelu_tanh"]
@@ -20,15 +21,20 @@ Nonlinearity = Literal["relu", "gelu", "gelu_tanh"]
 
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x), exactly, elementwise (arXiv 1606.08415)."""
-    return 0.5 * x * (1 + mx.erf(x * math.sqrt(0.5)))
+    return 0.5 * x * (1 + namespace(x).erf(x * math.sqrt(0.5)))
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """GELU in its tanh form, as GPT-2 has it, elementwise."""
-    return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1 + namespace(x).tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-NONLINEARITIES: dict[str, Callable[[mx.array], mx.array]] = {"relu": nn.relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+def relu(x: mx.array) -> mx.array:
+    """max(x, 0), elementwise; of NumPy's arrays too."""
+    return namespace(x).maximum(x, 0)
+
+
+NONLINEARITIES: dict[str, Callable[[mx.array], mx.array]] = {"relu": relu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 
 def split_key(key: mx.array | None, count: int) -> list[mx.array | None]:

@@ -83,8 +83,26 @@ def test_one_missing_parameter_is_found_within_its_interval_and_its_cell(complet
 def test_a_given_series_resistance_is_taken_off_what_the_network_sees(completer):
     without, predictor = measured(), completer.predictor
     problems = [Problem(Spectrum(FREQUENCIES, without.z + rs), "parallel", {}, rs=(rs, rs)) for rs in (0.0, 20.0)]
-    contexts = np.array(predictor.encoded(problems)[0])
+    contexts = np.array(predictor.encoded(predictor.host, problems)[0])
     np.testing.assert_allclose(contexts[0], contexts[1], atol=1e-5)
+
+
+def test_draws_by_numpy_are_those_by_mlx():
+    """The network's word alone, where rounding may put a draw or two into another cell; and its words on circuits."""
+    predictor = ProbabilisticEISPredictor(network(), "parallel", rs=300.0, samples=400)
+    spectra, found = [measured(), measured(rs=9.0)], []
+    for host in (predictor.host, None):
+        predictor.host = host
+        found.append(predictor.predict(spectra, {"Ra": 4820.0}, 400, refine=False))
+    assert all(one.to_dict() != other.to_dict() for one, other in zip(*found, strict=True))  # two ways indeed
+    for one, other in zip(*found, strict=True):
+        for name, marginal in other.marginals.items():
+            np.testing.assert_allclose(one.marginals[name], marginal, atol=2.5 / 400)
+        said = [{round(circuit.values["Ca"] * 1e12): circuit.predicted_relative for circuit in prediction.circuits}
+                for prediction in (one, other)]  # fmt: skip
+        both = [ca for ca in said[0] if ca in said[1]]
+        assert len(both) > 0.9 * len(said[1]) > 100
+        np.testing.assert_allclose([said[0][ca] for ca in both], [said[1][ca] for ca in both], atol=1e-3)
 
 
 def test_cells_in_order_hold_the_circuits_or_their_twins():

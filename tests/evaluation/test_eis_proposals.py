@@ -23,7 +23,7 @@ def spectrum(count: int) -> Spectrum:
 
 def test_spectra_of_unequal_length_become_one_array():
     short, long = spectrum(7), spectrum(40)
-    x, known, mask = (np.array(a) for a in as_input([short, None, long], [{}, {0: 10.0}, {4: 5e-5, 1: 1e4}], 12))
+    x, known, mask = as_input([short, None, long], [{}, {0: 10.0}, {4: 5e-5, 1: 1e4}], 12)
     np.testing.assert_array_equal(x[..., 3].sum(axis=1), [7, 0, 12])
     np.testing.assert_allclose(x[0, :7, 0], np.log10(short.frequencies), rtol=1e-6)
     np.testing.assert_allclose(x[0, :7, 1] + 1j * x[0, :7, 2], short.z, rtol=1e-6)
@@ -51,7 +51,7 @@ def test_places_there_and_back():
 
 
 def test_a_beam_as_wide_as_the_grid_is_its_enumeration_and_a_narrow_one_its_best(predictor):
-    x, known, mask = as_input([spectrum(12)], [{}], 12)
+    x, known, mask = map(mx.array, as_input([spectrum(12)], [{}], 12))
     context = predictor(x, known, mask)
     places, log_p = beam(predictor, context, known, mask, POINTS**5, within=False)
     assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-3)
@@ -65,7 +65,8 @@ def test_a_beam_as_wide_as_the_grid_is_its_enumeration_and_a_narrow_one_its_best
 
 
 def test_known_parameters_are_held_and_leave_as_many_circuits_as_there_are(predictor):
-    x, known, mask = as_input([spectrum(12), spectrum(9)], [{0: 460.0, 1: 4820.0, 2: 2210.0}, {3: 1e-6}], 12)
+    spectra, given = [spectrum(12), spectrum(9)], [{0: 460.0, 1: 4820.0, 2: 2210.0}, {3: 1e-6}]
+    x, known, mask = map(mx.array, as_input(spectra, given, 12))
     places, log_p = beam(predictor, predictor(x, known, mask), known, mask, 500, within=False)
     possible = np.isfinite(log_p)
     assert possible[0].sum() == POINTS**2 and possible[1].all()
@@ -75,7 +76,7 @@ def test_known_parameters_are_held_and_leave_as_many_circuits_as_there_are(predi
 
 
 def test_places_inside_cells_are_the_mixtures_means_for_continuous_networks(predictor):
-    x, known, mask = as_input([spectrum(12)], [{}], 12)
+    x, known, mask = map(mx.array, as_input([spectrum(12)], [{}], 12))
     context = predictor(x, known, mask)
     places, _ = beam(predictor, context, known, mask, 1)
     _, h = predictor.cells(context, mx.array(places[0]), 4)

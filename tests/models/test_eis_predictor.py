@@ -9,7 +9,9 @@ from dataloaders.eis import Spectra
 from losses.eis import CircuitLikelihood
 from models.eis_predictor import EISPredictor
 from models.mlp import MLP
+from models.transformer import NONLINEARITIES
 from runtime.errors import UsageError
+from runtime.host import twin
 from runtime.op import Context
 from runtime.trees import flatten
 from training.network import Mixed
@@ -170,6 +172,40 @@ def test_the_nonlinearity_is_that_of_encoder_and_heads(predictor):
         found = [getattr(model, part)(context, places) for model in (predictor, other)]
         found = [np.array(one[0] if isinstance(one, tuple) else one) for one in found]
         assert np.abs(found[0] - found[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_on_the_host_everything_is_the_same_but_for_rounding(predictor, nonlinearity):
+    model = EISPredictor(shape=(12, 4), hidden=32, width=16, slots=4, depth=1, mixture=3, nonlinearity=nonlinearity)
+    model.update(predictor.parameters())
+    host, data, key = twin(model), batch(), mx.random.key(2)
+    data["x"][0] = 0  # no spectrum
+    mask, places = data["known_mask"], data["target"][:, None]
+    context = model(data["x"], data["known"], mask)
+
+    def compare(name, *given):
+        want = getattr(model, name)(*given)
+        found = getattr(host, name)(*(np.array(one) if isinstance(one, mx.array) and one is not key else one
+                                      for one in given))  # fmt: skip
+        assert type(found) is (tuple if isinstance(want, tuple) else np.ndarray)
+        pairs = list(zip(found, want, strict=True)) if isinstance(want, tuple) else [(found, want)]
+        assert all(one.dtype == np.float32 for one, _ in pairs)
+        return want, [np.abs(one - np.array(other)) for one, other in pairs]
+
+    def same(name, *given):
+        want, off = compare(name, *given)
+        assert max(one.max() for one in off) < 2e-5, name
+        return want
+
+    same("encode", data["x"], data["known"], mask)
+    for i in range(5):
+        _, h = same("cells", context[:, None], places, i)
+        same("inside", h, mx.clip(mx.round(places[..., i]), 0, 11).astype(mx.int32), i)
+    same("log_residual", context[:, None], places)
+    for within in (True, False):
+        _, (off, density) = compare("sample", context, data["known"], mask, 20, key, within)
+        near = off.max(axis=-1) < 1e-4
+        assert near.mean() > 0.98 and density[near].max() < 1e-4  # rounding may put one of 120 into another cell
 
 
 def test_a_network_without_densities_is_refused():

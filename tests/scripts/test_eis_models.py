@@ -66,7 +66,7 @@ def test_an_exported_file_is_small_and_predicts_alike(run, tmp_path, capsys):
     for name, array in flatten(second.model.parameters()).items():
         want = flatten(first.model.parameters())[name]
         np.testing.assert_array_equal(np.array(array), np.array(want).astype(np.float16), name)
-    given = as_input([spectrum(), None], [{}, {0: 460.0}], first.model.shape[0])
+    given = list(map(mx.array, as_input([spectrum(), None], [{}, {0: 460.0}], first.model.shape[0])))
     context = [predictor.model.encode(*given) for predictor in (first, second)]
     places = mx.full((2, 5), 4.2)
     densities = [p.model.log_density(c, places)[1] for p, c in zip((first, second), context, strict=True)]
