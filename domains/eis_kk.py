@@ -5,6 +5,7 @@ all at 0.1% noise, 93% (series) and 51% (parallel) at 1%, hardly any at 5%; of c
 Fewer than about 4 points a decade are too few for it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from domains.eis_spectrum import Spectrum, scatter
 LEAST, MOST = 3, 50  # RC elements
 FINE = 0.002  # rms relative residual that is too small to matter, whatever its structure
 LUCK = 2.5  # structure that chance may give, in units of 1 / sqrt(2 F)
+FEW = 16  # elements up to which the fits are made at once, by normal equations
+WEAK = 1e6  # trace of their inverse beyond which they lose digits; up to it residuals are right to 3e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +51,19 @@ def lin_kk(spectrum: Spectrum, c: float = 0.85, inductor: bool = True, capacitor
     """
     frequencies, size = spectrum.frequencies, np.abs(spectrum.z)
     limit = 1 + LUCK / np.sqrt(2 * len(size))
-    fits, good = [], []
-    for elements in counts(min(MOST, len(size))):
-        residuals, mu = rc_fit(frequencies, spectrum.z, elements, inductor, capacitor)
-        error, structure = _size(residuals, elements + 1 + inductor + capacitor)
-        fits.append((error, structure, residuals, mu, elements))
+    tried, good = [], []
+    for fit in fits(frequencies, spectrum.z, inductor, capacitor):
+        error, structure, _, mu, _ = fit
+        tried.append(fit)
         if structure <= limit or error <= FINE:
-            good.append(fits[-1])
+            good.append(fit)
             if mu <= c:
                 break
     passes = bool(good)
     if passes:
         error, structure, residuals, mu, elements = good[-1] if good[-1][3] <= c else good[0]
     else:
-        error, structure, residuals, mu, elements = min(fits, key=lambda fit: fit[0])
+        error, structure, residuals, mu, elements = min(tried, key=lambda fit: fit[0])
     worst = int(np.argmax(np.abs(residuals)))
     about = (f"residuals of {100 * error:.2g}% (rms), at most {100 * abs(residuals[worst]):.2g}% at "
              f"{frequencies[worst]:.3g} Hz, with {elements} RC elements")  # fmt: skip
@@ -82,34 +84,98 @@ def counts(most: int) -> list[int]:
     return found
 
 
+def fits(
+    frequencies: np.ndarray, z: Impedance, inductor: bool, capacitor: bool
+) -> Iterator[tuple[float, float, Impedance, float, int]]:
+    """error, structure, residuals (F,), mu and elements of `KramersKronig` for the `counts` of a spectrum (F,)."""
+    numbers, shared = counts(min(MOST, len(z))), 1 + inductor + capacitor
+    few = [number for number in numbers if number <= FEW]
+    residuals, mu, sound = few_fits(frequencies, z, few, inductor, capacitor)
+    error, structure = _size(residuals, np.array(few) + shared)
+    for i, number in enumerate(numbers):
+        if number <= FEW and sound[i]:
+            yield float(error[i]), float(structure[i]), residuals[i], float(mu[i]), number
+        else:
+            left, ratio = rc_fit(frequencies, z, number, inductor, capacitor)
+            own = _size(left, number + shared)
+            yield float(own[0]), float(own[1]), left, ratio, number
+
+
 def rc_fit(
     frequencies: np.ndarray, z: Impedance, elements: int, inductor: bool = True, capacitor: bool = False
 ) -> tuple[Impedance, float]:
     """Relative residuals (F,) and mu of the least-squares fit with so many RC elements."""
+    rows, norm, goal = _basis(frequencies, z, [elements], inductor, capacitor)
+    values = np.linalg.lstsq(rows.T, goal, rcond=None)[0]
+    left = goal - values @ rows
+    return left[: len(z)] + 1j * left[len(z) :], float(_mu((values / norm)[-elements:]))
+
+
+def few_fits(
+    frequencies: np.ndarray, z: Impedance, numbers: list[int], inductor: bool, capacitor: bool
+) -> tuple[Impedance, np.ndarray, np.ndarray]:
+    """Residuals (n, F) and mu (n,) of `rc_fit` for n numbers of elements, and where their digits can be relied on."""
+    rows, norm, goal = _basis(frequencies, z, numbers, inductor, capacitor)
+    count, each, most = len(rows), np.array(numbers), max(numbers)
+    shared, own, ends = count - each.sum(), np.arange(most), np.cumsum(each)
+    # which unknowns a fit has; those from `count` on fill up to the most elements, each 0 for itself
+    place = np.where(own < each[:, None], count - ends[-1] + (ends - each)[:, None] + own, count + own)
+    place = np.concatenate([np.tile(np.arange(shared), (len(each), 1)), place], axis=1)
+    normal, right, scale = np.eye(count + most), np.zeros(count + most), np.ones(count + most)
+    normal[:count, :count], right[:count], scale[:count] = rows @ rows.T, rows @ goal, norm
+    sound = np.zeros(len(each), bool)
+    try:
+        inverse = np.linalg.inv(normal[place[:, :, None], place[:, None]])
+    except np.linalg.LinAlgError:
+        return np.zeros((len(each), len(z)), complex), np.zeros(len(each)), sound
+    found = (inverse @ right[place][..., None])[..., 0]
+    values = np.zeros((len(each), count + most))
+    values[np.arange(len(each))[:, None], place] = found
+    left = goal - values[:, :count] @ rows
+    least = np.diagonal(inverse, axis1=1, axis2=2)
+    sound |= (least > 0).all(axis=1) & (least.sum(axis=1) < WEAK)
+    return left[:, : len(z)] + 1j * left[:, len(z) :], _mu((found / scale[place])[:, shared:]), sound
+
+
+def _basis(
+    frequencies: np.ndarray, z: Impedance, numbers: list[int], inductor: bool, capacitor: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is fitted: rows (K, 2 F) of length 1, real parts before imaginary ones, their lengths (K,), the goal (2 F,).
+
+    R, L and C come first, then the RC elements of each of the numbers.
+    """
     w, share = 2 * np.pi * frequencies, 1 / np.abs(z)
-    count, last = len(w), elements + 1 + inductor
-    rows = np.zeros((last + capacitor, 2 * count))  # columns of the problem: the real parts, then the imaginary ones
+    count, shared = len(w), 1 + inductor + capacitor
+    ends = np.log([w.max(), w.min()])
+    place = np.concatenate([np.arange(number) / (number - 1) for number in numbers])
+    x = np.exp(-ends[0] - (ends[1] - ends[0]) * place)[:, None] * w
+    rows = np.zeros((shared + len(x), 2 * count))
     rows[0, :count] = share
-    x = np.exp(-np.linspace(np.log(w.max()), np.log(w.min()), elements))[:, None] * w
-    real, imaginary = rows[1 : elements + 1, :count], rows[1 : elements + 1, count:]
+    if inductor:
+        rows[1, count:] = w * share
+    if capacitor:
+        rows[shared - 1, count:] = -share / w
+    real, imaginary = rows[shared:, :count], rows[shared:, count:]
     np.divide(share, 1 + x * x, out=real)
     np.multiply(real, -x, out=imaginary)
-    if inductor:
-        rows[elements + 1, count:] = w * share
-    if capacitor:
-        rows[last, count:] = -share / w
-    goal = np.concatenate([z.real * share, z.imag * share])
     norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    values = np.linalg.lstsq((rows / norm[:, None]).T, goal, rcond=None)[0] / norm
-    resistances = values[1 : elements + 1]
-    positive = resistances.sum(where=resistances >= 0)
-    negative = positive - resistances.sum()
-    left = goal - values @ rows
-    return left[:count] + 1j * left[count:], float(1 - negative / positive) if positive else -np.inf
+    rows /= norm[:, None]
+    return rows, norm, np.concatenate([z.real * share, z.imag * share])
 
 
-def _size(residuals: Impedance, fitted: int) -> tuple[float, float]:
-    """Root mean square of the parts, corrected for the numbers fitted, and its ratio to `scatter` (white noise: 1)."""
-    parts = np.stack([residuals.real, residuals.imag])
-    error = np.sqrt(np.sum(parts**2) / max(parts.size - fitted, 1))
-    return float(error), float(error / max(scatter(parts), 1e-300))
+def _mu(resistances: np.ndarray) -> np.ndarray:
+    """1 less the sum of the negative ones over that of the positive ones, (...) of resistances (..., K)."""
+    positive = np.maximum(resistances, 0).sum(axis=-1)
+    negative = positive - resistances.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(positive > 0, 1 - negative / positive, -np.inf)
+
+
+def _size(residuals: Impedance, fitted: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square (...) of the parts of residuals (..., F), corrected for the numbers fitted, and over `scatter`.
+
+    fitted: how many, (...). The ratio is 1 for white noise.
+    """
+    parts = np.stack([residuals.real, residuals.imag], axis=-2)
+    error = np.sqrt(np.sum(parts**2, axis=(-2, -1)) / np.maximum(2 * parts.shape[-1] - fitted, 1))
+    return error, error / np.maximum(scatter(parts, (-2, -1)), 1e-300)

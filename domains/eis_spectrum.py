@@ -76,9 +76,13 @@ def _signs(z: Impedance) -> tuple[int, int, bool]:
     return int(clear.sum()), int((clear & (phase > 0)).sum()), bool(sure)
 
 
-def scatter(values: np.ndarray) -> float:
-    """The standard deviation of noise in values (..., F), from second differences: slow changes vanish, it stays."""
-    return float(np.sqrt(np.mean(np.diff(values, 2, axis=-1) ** 2) / 6))
+def scatter(values: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarray:
+    """The standard deviation of noise in values (..., F), from second differences: slow changes vanish, it stays.
+
+    axis: over which its square is averaged, None for all.
+    """
+    second = values[..., 2:] - 2 * values[..., 1:-1] + values[..., :-2]
+    return np.sqrt(np.mean(second * second, axis=axis) / 6)
 
 
 def outside(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from domains import eis
-from domains.eis_kk import MOST, counts, lin_kk, rc_fit
+from domains.eis_kk import FEW, MOST, counts, fits, lin_kk, rc_fit
 from domains.eis_noise import noisy
 from domains.eis_spectrum import Spectrum
 from tests.domains.measured import cells
@@ -78,10 +78,28 @@ def test_residuals_are_those_of_the_fit_that_is_told():
     z = noisy(eis.impedance(draw(1)[0], FREQUENCIES, "parallel"), 0.01, np.random.default_rng(0))
     found = lin_kk(Spectrum(FREQUENCIES, z))
     residuals, mu = rc_fit(FREQUENCIES, z, found.elements)
-    np.testing.assert_array_equal(found.residuals, residuals)
-    assert found.mu == mu <= 0.85 and found.elements in counts(MOST)
+    np.testing.assert_allclose(found.residuals, residuals, rtol=0, atol=1e-8)
+    assert found.mu == pytest.approx(mu, abs=1e-6) and mu <= 0.85 and found.elements in counts(MOST)
     freedom = 100 - found.elements - 2
     assert found.error == pytest.approx(np.sqrt(np.sum(np.abs(residuals) ** 2) / freedom))
+
+
+@pytest.mark.parametrize("inductor, capacitor", [(True, False), (False, False), (False, True), (True, True)])
+def test_fits_at_once_are_those_one_by_one_and_what_normal_equations_cannot_tell_is_left_to_them(inductor, capacitor):
+    rng, seen = np.random.default_rng(0), []
+    for decades, points in ((6, 50), (4, 120), (3, 9), (1, 40), (0.3, 30)):
+        frequencies = np.geomspace(10, 10 ** (1 + decades), points)
+        z = noisy(eis.impedance(draw(1)[0], frequencies, "series"), 0.01, rng)
+        for error, structure, residuals, mu, elements in fits(frequencies, z, inductor, capacitor):
+            want, ratio = rc_fit(frequencies, z, elements, inductor, capacitor)
+            np.testing.assert_allclose(residuals, want, rtol=0, atol=1e-8)
+            assert mu == pytest.approx(ratio, abs=1e-6)
+            freedom = 2 * points - elements - 1 - inductor - capacitor
+            assert error == pytest.approx(np.sqrt((np.abs(residuals) ** 2).sum() / max(freedom, 1)))
+            parts = np.stack([residuals.real, residuals.imag])
+            assert structure == pytest.approx(error / np.sqrt((np.diff(parts, 2) ** 2).mean() / 6))
+            seen.append(elements <= FEW and (residuals != want).any())
+    assert 0.3 < np.mean(seen) < 0.8  # the rest are one by one: many elements, or too few decades for them
 
 
 def test_numbers_of_elements_end_where_they_should_and_few_points_are_no_error():
