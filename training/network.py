@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from runtime import graphs
 from runtime.errors import UsageError
 from runtime.nested import Nested, passed
 from runtime.op import Batch, Context, Halt, Op, as_list
@@ -39,6 +40,7 @@ class Network:
         self.before = [op for op in self.ops[:last] if not isinstance(op, UpdateOp)]
         self.after = self.ops[last + 1 :]
         self.models = self._collect_models()
+        graphs.choose(self.models.values())
         self.first_paths = first_paths(self.models)
         self.metrics = tuple(dict.fromkeys(key for op in self.ops for key in op.metrics))
         self.carry = tuple(dict.fromkeys(key for op in self.ops for key in op.carry))
