@@ -24,9 +24,9 @@ import runtime.blas  # noqa: F401  before mlx
 # isort: split
 import mlx.core as mx
 
-from models import cuda_launch
 from models.elementary import silu
 from models.group_norm import GroupNorm, fits
+from runtime import cuda_launch
 from runtime.device import select
 from runtime.errors import UsageError
 

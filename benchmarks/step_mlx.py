@@ -27,10 +27,10 @@ import numpy as np  # noqa: E402
 
 from losses.flow_matching import FlowMatching  # noqa: E402
 from losses.meanflow import MeanFlow  # noqa: E402
-from models import cuda_launch  # noqa: E402
 from models.dit import DiT  # noqa: E402
 from models.mlp import MLP  # noqa: E402
 from models.unet import UNet  # noqa: E402
+from runtime import cuda_launch  # noqa: E402
 from runtime.device import describe, select  # noqa: E402
 from runtime.op import ObjectiveOp  # noqa: E402
 from runtime.trees import count_parameters  # noqa: E402

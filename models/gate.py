@@ -12,9 +12,9 @@ from typing import cast
 import mlx.core as mx
 
 from models import gate_cuda
-from models.cuda_launch import available
 from models.derived import derived
 from models.elementary import plain_gated
+from runtime.cuda_launch import available
 from runtime.custom import custom_function
 from runtime.errors import UsageError
 

@@ -7,7 +7,7 @@ A thread takes 8 neighbouring numbers of g and of u.
 
 import mlx.core as mx
 
-from models.cuda_launch import launch
+from runtime.cuda_launch import launch
 
 THREADS = 256  # of a block
 LIMIT = 1 << 31  # pieces of 8 numbers that an int counts

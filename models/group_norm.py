@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models import derived, elementary, group_norm_cuda
-from models.cuda_launch import available
+from runtime.cuda_launch import available
 from runtime.errors import UsageError
 
 KERNELS: ModuleType = group_norm_cuda

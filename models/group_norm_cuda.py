@@ -12,7 +12,7 @@ import math
 
 import mlx.core as mx
 
-from models.cuda_launch import THREADS, launch
+from runtime.cuda_launch import THREADS, launch
 
 WIDTH = 8  # channels of a thread
 

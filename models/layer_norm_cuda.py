@@ -7,7 +7,7 @@ A warp takes a token and keeps it in registers, 8 neighbouring features a lane a
 
 import mlx.core as mx
 
-from models.cuda_launch import launch
+from runtime.cuda_launch import launch
 
 WARPS, WIDEST = 8, 1536  # warps of a block; features
 TOKENS = 32  # of a block of the gradient, all of one image

@@ -7,8 +7,8 @@ from types import ModuleType
 import mlx.core as mx
 
 from models import derived, layer_norm_cuda
-from models.cuda_launch import available
 from models.elementary import layer_norm
+from runtime.cuda_launch import available
 from runtime.errors import UsageError
 
 EPS = 1e-6

@@ -8,9 +8,9 @@ from typing import cast
 import mlx.core as mx
 
 from models import residual_norm_cuda
-from models.cuda_launch import available
 from models.derived import derived, filled
 from models.elementary import apart
+from runtime.cuda_launch import available
 from runtime.custom import custom_function
 from runtime.errors import UsageError
 

@@ -11,7 +11,7 @@ features a warp takes a token.
 import mlx.core as mx
 
 from models import layer_norm_cuda
-from models.cuda_launch import launch
+from runtime.cuda_launch import launch
 
 WARPS = 8  # of a block
 COLUMNS, ROWS = 8, 32  # threads of a block along the features and the tokens

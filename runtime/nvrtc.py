@@ -16,7 +16,7 @@ import mlx.core as mx
 from runtime.jit import cache_folder
 
 # Numbers of CUDA sources, and bfloat16 and float16 without CUDA's headers (compute capability 8.0 or later).
-TYPES = {mx.float32: "float", mx.bfloat16: "Brain", mx.float16: "Half"}
+TYPES = {mx.float32: "float", mx.bfloat16: "Brain", mx.float16: "Half", mx.int32: "int"}
 HEADER = r"""
 struct Brain {
   unsigned short bits;

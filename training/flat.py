@@ -14,6 +14,8 @@ import mlx.optimizers as optim
 
 from runtime.op import Batch
 from runtime.slots import slots
+from training import flat_cuda
+from training.flat_cuda import ALIGNMENT
 from training.guard import guarded
 from training.network import Network
 from training.update import UpdateOp
@@ -22,7 +24,6 @@ ELEMENTWISE = (
     optim.SGD, optim.RMSprop, optim.Adagrad, optim.AdaDelta, optim.Adam, optim.AdamW, optim.Adamax, optim.Lion
 )  # fmt: skip
 PARAMETERS = "parameters"
-ALIGNMENT = 64  # every leaf starts at a multiple of so many numbers, as matrix products and vector loads like it
 
 
 class Vector:
@@ -48,6 +49,10 @@ class Vector:
             if size % ALIGNMENT:
                 parts.append(mx.zeros(-size % ALIGNMENT, array.dtype))
         return mx.concatenate(parts)
+
+    def gather(self, gradients: list[mx.array]) -> mx.array:
+        """`join` by one kernel where there is one for it."""
+        return flat_cuda.join(gradients) if flat_cuda.takes(gradients) else self.join(gradients)
 
     def views(self, vector: mx.array) -> list[mx.array]:
         """The leaves of a vector (N,); nothing is copied."""

@@ -222,7 +222,7 @@ class TrainStep:
         for loss, grads in gradients.items():
             for vector in self.vectors:
                 if vector.update in self.losses[loss]:
-                    grads[vector.label] = vector.join([grads.pop(path) for path in vector.paths])
+                    grads[vector.label] = vector.gather([grads.pop(path) for path in vector.paths])
         for grads in [*gradients.values()]:
             if ROWS in grads:  # theirs is neither clipped nor measured with the model's
                 gradients[ROWS] = {ROWS: grads.pop(ROWS)}

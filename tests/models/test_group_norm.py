@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from models import cuda_launch, group_norm, group_norm_cuda
+from models import group_norm, group_norm_cuda
 from models.group_norm import GroupNorm, expression, fused
-from runtime import nvrtc
+from runtime import cuda_launch, nvrtc
 from runtime.errors import UsageError
 from tests.models import group_norm_formulas as formulas
 
