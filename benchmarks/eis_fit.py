@@ -5,15 +5,14 @@ python benchmarks/eis_fit.py [--count 1000] [--series CHECKPOINT] [--parallel CH
 
 Off-grid circuits, uniform in the logarithm over the prior, modulus noise. lm: from the middle of the grid until it
 converges. network: the likeliest circuit of a checkpoint, without a look back at the spectrum. network + 3 lm: three
-steps from there; network of 24: it sees that many of the points only, the steps see all. start + 3 lm: from where
-linear least squares start a fit (domains/eis_start.py); start + lm: at most ten steps, until one gains less than 1% of
-the sum of squares. impedance.py (its own
+steps from there; network of 24: it sees that many of the points only, the steps see all. projection: the search over
+time constants alone, with what steps its circuits need on the grid (domains/eis_start.py). impedance.py (its own
 Python): from the middle, and from the network's circuit, --peer-count spectra.
 
-single_*: one spectrum a call, --singles of them; batch_*: all in one call, the median of three (batch_cpu_ms: of all
-threads together, which a busy machine changes less). over_floor: mean
-|dZ| / |Z| of the fit over that of the true circuit on the same spectrum, median and 90% quantile; success: the share
-of spectra where that is at most 1.5, close: at most 1.1. Then ratios, and after how many spectra the network's
+single_*: one spectrum a call, --singles of them; batch_*: all in one call, the median of five, methods in turns
+(batch_cpu_ms: of all threads together, which a busy machine changes less). over_floor: mean |dZ| / |Z| of the fit
+over that of the true circuit on the same spectrum, median and 90% quantile; success: the share of spectra where that
+is at most 1.5, close: at most 1.1. Then ratios, and after how many spectra the network's
 training has paid.
 """
 
@@ -40,10 +39,10 @@ import numpy as np  # noqa: E402
 
 from benchmarks.eis_network import likeliest  # noqa: E402
 from benchmarks.turns import command, finished, repeated  # noqa: E402
+from domains import eis_start  # noqa: E402
 from domains.eis import ENDS, TOPOLOGIES, Impedance, default_frequencies, from_places, impedance  # noqa: E402
 from domains.eis_fit import levenberg_marquardt, middle  # noqa: E402
 from domains.eis_noise import noisy  # noqa: E402
-from domains.eis_start import starts  # noqa: E402
 from runtime.device import describe, select  # noqa: E402
 from runtime.errors import UsageError  # noqa: E402
 from scripts.eis_models import SHIPPED, load  # noqa: E402
@@ -51,7 +50,8 @@ from training import checkpoint  # noqa: E402
 
 SEEN = 24  # points that suffice for a start
 STARTED = ("network", "network + 3 lm", f"network of {SEEN} + 3 lm")
-LINEAR = ("start + 3 lm", "start + lm")
+PROJECTION = "projection"
+TURNS = 5
 ENOUGH, CLOSE = 1.5, 1.1  # times the residual of the true circuit
 Method = Callable[[Impedance], np.ndarray]  # spectra (N, F) -> parameters (N, 5)
 
@@ -111,11 +111,9 @@ class Top1:
 def methods(case: Case, model: Any | None) -> dict[str, Method]:
     """What runs in this process."""
     fit = partial(levenberg_marquardt, case.frequencies, topology=case.topology)
-    begin = partial(starts, case.frequencies, topology=case.topology)
     found: dict[str, Method] = {
         "lm": lambda z: fit(z, middle(len(z))).parameters,
-        LINEAR[0]: lambda z: fit(z, begin(z), steps=3).parameters,
-        LINEAR[1]: lambda z: fit(z, begin(z), steps=10, small=1e-2).parameters,
+        PROJECTION: lambda z: eis_start.fit(case.frequencies, z, case.topology).parameters,
     }
     if model is not None:
         top1, quick = (Top1(model, case.frequencies, seen) for seen in (len(case.frequencies), SEEN))
@@ -124,18 +122,25 @@ def methods(case: Case, model: Any | None) -> dict[str, Method]:
     return found
 
 
-def measured(method: Method, case: Case, singles: int) -> dict[str, float | None]:
-    """Time of a spectrum alone and in a batch, and how good the fits are."""
-    method(case.z[:1])
-    parameters = method(case.z)
-    rows = itertools.cycle(range(min(singles, len(case.z))))
-    alone = repeated(lambda: method(case.z[(i := next(rows)) : i + 1]), 0, singles)
-    used = time.process_time()
-    together = repeated(lambda: method(case.z), 0)
-    used = 1e3 * (time.process_time() - used) / len(together) / len(case.z)
-    batch = statistics.median(together) / len(case.z)
-    return {**timing(alone), "batch_ms": round(batch, 5), "batch_cpu_ms": round(used, 5),
-            "batch_per_s": round(1e3 / batch), **case.quality(parameters)}  # fmt: skip
+def measured(own: dict[str, Method], case: Case, singles: int) -> dict[str, dict[str, float | None]]:
+    """Of each method: the time of a spectrum alone and in a batch, and how good its fits are."""
+    found: dict[str, dict] = {}
+    for name, method in own.items():
+        method(case.z[:1])
+        quality = case.quality(method(case.z))
+        rows = itertools.cycle(range(min(singles, len(case.z))))
+        alone = repeated(lambda method=method, rows=rows: method(case.z[(i := next(rows)) : i + 1]), 0, singles)
+        found[name] = {"count": len(case.z), **timing(alone), **quality}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in own}
+    for _ in range(TURNS):
+        for name, method in own.items():
+            begun = time.perf_counter(), time.process_time()
+            method(case.z)
+            spent[name].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+    for name, times in spent.items():
+        batch, used = (1e3 * statistics.median(each) / len(case.z) for each in zip(*times, strict=True))
+        found[name] |= {"batch_ms": round(batch, 5), "batch_cpu_ms": round(used, 5), "batch_per_s": round(1e3 / batch)}
+    return found
 
 
 def timing(milliseconds: list[float]) -> dict[str, float]:
@@ -166,7 +171,7 @@ def compared(lines: dict[str, dict], training_s: float | None) -> dict[str, floa
     None: no number of them does.
     """
     found: dict[str, float | None] = {}
-    for name in STARTED + LINEAR:
+    for name in (*STARTED, PROJECTION):
         for other, theirs, ours in RATIOS:
             if not {name, other} <= lines.keys():
                 continue
@@ -223,8 +228,8 @@ def compare(case: Case, model: Any | None, training_s: float | None, given: argp
         print(json.dumps({"method": name, **case.words, **line}), flush=True)
 
     own = methods(case, model)
-    for name, method in own.items():
-        shown(name, {"count": len(case.z), **measured(method, case, given.singles)})
+    for name, line in measured(own, case, given.singles).items():
+        shown(name, line)
     if given.impedance_python:
         some = case.z[: given.peer_count]
         guesses = {"impedance.py": middle(len(some))}

@@ -112,12 +112,17 @@ def fit_from_middle(
     if not set(known or {}) & set(NAMES[1:]):
         return found
     other = levenberg_marquardt(frequencies, z, start[:, SWAP], topology, known, rs, steps)
-    better = other.variance < found.variance
-    chosen = {}
+    rows = np.flatnonzero(other.variance < found.variance)
+    return replaced(found, rows, other, rows)
+
+
+def replaced(fit: Fit, rows: np.ndarray, by: Fit, of: np.ndarray | slice = slice(None)) -> Fit:
+    """`fit` with some rows of another fit of the same free parameters, its rows `of`, in the place of `rows`."""
+    changed = {}
     for name in ("parameters", "rs", "residual", "steps", "normal", "variance"):
-        old, new = getattr(found, name), getattr(other, name)
-        chosen[name] = np.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-    return replace(found, **chosen)
+        changed[name] = getattr(fit, name).copy()
+        changed[name][rows] = getattr(by, name)[of]
+    return replace(fit, **changed)
 
 
 @dataclass(frozen=True, eq=False)

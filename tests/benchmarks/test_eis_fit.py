@@ -76,7 +76,7 @@ def test_ratios_and_break_even_by_hand():
         "network": {"single_ms": 4.0, "batch_ms": 0.1, "batch_cpu_ms": 0.3},
         "network + 3 lm": {"single_ms": 16.0, "batch_ms": 2.0, "batch_cpu_ms": 0.9},
         "impedance.py": {"single_ms": 100.1},
-        "start + lm": {"single_ms": 2.0, "batch_ms": 0.2, "batch_cpu_ms": 0.2},
+        "projection": {"single_ms": 2.0, "batch_ms": 0.2, "batch_cpu_ms": 0.2},
     }
     found = eis_fit.compared(lines, 90.0)
     assert found["impedance.py single_ms / network batch_ms"] == 1001.0
@@ -84,7 +84,7 @@ def test_ratios_and_break_even_by_hand():
     assert found["lm batch_cpu_ms / network batch_cpu_ms"] == 3.0
     assert found["network pays over lm after"] == 100_000 and found["network pays over impedance.py after"] == 900
     assert found["network + 3 lm pays over lm after"] is None
-    assert found["lm batch_ms / start + lm batch_ms"] == 5.0 and "start + lm pays over lm after" not in found
+    assert found["lm batch_ms / projection batch_ms"] == 5.0 and "projection pays over lm after" not in found
     assert not any("pays" in name for name in eis_fit.compared(lines, None))
     assert eis_fit.compared({"lm": lines["lm"]}, 90.0) == {}
 
@@ -107,15 +107,15 @@ def test_every_method_gives_a_line_with_a_checkpoint_and_a_peer(tmp_path, capsys
     eis_fit.main()
     _, *lines = (json.loads(text) for text in capsys.readouterr().out.splitlines())
     series = {line["method"]: line for line in lines if line.get("topology") == "series" and "method" in line}
-    assert [*series] == ["lm", *eis_fit.LINEAR, *eis_fit.STARTED, "impedance.py", "impedance.py from the network"]
+    assert [*series] == ["lm", "projection", *eis_fit.STARTED, "impedance.py", "impedance.py from the network"]
     assert series["lm"]["success"] == 1 and 0.9 < series["lm"]["over_floor"] < 1
-    assert series["start + lm"]["success"] == 1 and series["start + lm"]["over_floor"] < 1.02
+    assert series["projection"]["success"] == 1 and series["projection"]["over_floor"] < 1.02
     assert series["network + 3 lm"]["over_floor"] < series["network"]["over_floor"]
     theirs = series["impedance.py"]
     assert theirs["single_ms"] == 200 and theirs["single_per_s"] == 5 and theirs["success"] == 0.6667
     ratios = next(line for line in lines if line.get("ratios", {}).get("topology") == "series")
     assert ratios["network pays over impedance.py after"] >= 0
     assert {line["method"] for line in lines if line.get("topology") == "parallel"} == {
-        "lm", *eis_fit.LINEAR, "impedance.py"}  # fmt: skip
+        "lm", "projection", "impedance.py"}  # fmt: skip
     with pytest.raises(UsageError, match="is a network of series circuits"):
         eis_fit.opened(str(tmp_path / "r"), "parallel", "cpu")

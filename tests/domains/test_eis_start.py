@@ -20,18 +20,20 @@ def misses(p: np.ndarray, f: np.ndarray, z: np.ndarray, topology: str, rs=0.0) -
 
 
 @pytest.mark.parametrize("constant", [True, False])
-def test_time_constants_of_the_list_and_the_resistances_are_found_exactly(constant):
+def test_pairs_of_the_list_and_what_terms_follow(constant):
     w = 2 * np.pi * default_frequencies(40)
     listed = eis_start.Listed(w, constant)
     taus = np.stack([listed.taus[[3, 9, 12]], listed.taus[[7, 4, 5]]], axis=1)
     ohms = np.array([[100.0, 900.0, 40.0], [5.0, 30.0, 70.0], [800.0, 20.0, 3.0]]) * [1, 1, constant]
     z = (ohms[:, :2, None] / (1 + 1j * w * taus[..., None])).sum(axis=1) + ohms[:, 2:]
-    found = listed.pairs(z)
+    found = listed.pairs(z, np.abs(z))
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(taus, axis=1), rtol=0.02)  # single precision
-    np.testing.assert_allclose(eis_start.resistances(w, z, taus, constant), ohms, rtol=1e-6)
-    # any weight leads to the ratio without noise
-    away = taus * [[3.0, 0.5]]
-    np.testing.assert_allclose(eis_start.rational(w, z, away, constant), np.sort(taus, axis=1), rtol=1e-4)
+    own, given, squares, done = eis_start.terms(w, z, np.abs(z), constant)
+    order = (np.arange(3)[:, None], own.argsort(axis=1))
+    np.testing.assert_allclose(own[order], np.sort(taus, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(given[:, :2][order], ohms[:, :2][(order[0], taus.argsort(axis=1))], rtol=1e-4)
+    np.testing.assert_allclose(given[:, 2], ohms[:, 2], rtol=1e-4)
+    assert (squares < 1e-9).all() and done.shape == (3,)
 
 
 def test_a_time_constant_between_two_of_the_list_does_not_hide_a_small_term():
@@ -39,41 +41,43 @@ def test_a_time_constant_between_two_of_the_list_does_not_hide_a_small_term():
     listed = eis_start.Listed(w, constant=False)
     large, small = np.sqrt(listed.taus[8] * listed.taus[9]), listed.taus[3]
     z = (1000 / (1 + 1j * w * large) + 60 / (1 + 1j * w * small))[None]
-    first, second = listed.pairs(z)[0]
+    first, second = listed.pairs(z, np.abs(z))[0]
     assert np.log(first / large) == pytest.approx(0, abs=0.15)  # .49 before it is moved
     assert second == small
 
 
-def test_a_resistance_below_zero_is_left_out_and_the_others_are_the_best_without_it():
-    w = 2 * np.pi * default_frequencies(20)
-    taus = np.array([[1e-4, 1e-2]])
-    z = (50 / (1 + 1j * w * 1e-4) - 3 / (1 + 1j * w * 1e-2) + 20)[None]
-    found = eis_start.resistances(w, z, taus, True)[0]
-    size = np.abs(z[0])
-    columns = np.stack([1 / (1 + 1j * w * 1e-4), np.ones(20)], axis=1) / size[:, None]
-    flat, goal = np.concatenate([columns.real, columns.imag]), np.concatenate([z[0].real / size, z[0].imag / size])
-    np.testing.assert_allclose(found, np.insert(np.linalg.lstsq(flat, goal)[0], 1, 0), rtol=1e-6)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(("points", "low", "high"), [(60, 1.0, 1e6), (12, 1e-2, 1e4), (200, 10.0, 1e7)])
+def test_fits_of_any_range_are_as_near_as_the_noise(topology, points, low, high):
+    f, p = np.geomspace(low, high, points), circuits(150)
+    z = noisy(impedance(p, f, topology), 0.01, np.random.default_rng(1))
+    start, found = eis_start.starts(f, z, topology), eis_start.fit(f, z, topology)
+    over = misses(found.parameters, f, z, topology) / misses(p, f, z, topology)
+    assert (over < 1.1).mean() > 0.98 and np.median(over) < 1  # 1.0 of these
+    np.testing.assert_allclose(misses(found.parameters, f, z, topology), found.residual)
+    # most need no fit: what is said of them is what one without steps says
+    alone = found.steps == 0
+    assert alone.mean() > 0.75
+    held = levenberg_marquardt(f, z, start, topology, steps=0)
+    for name in ("parameters", "residual", "normal", "variance"):
+        np.testing.assert_array_equal(getattr(found, name)[alone], getattr(held, name)[alone])
+    assert (found.variance[~alone] <= held.variance[~alone]).all()
+    assert (misses(start[:, :5], f, z, topology)[alone] / misses(p, f, z, topology)[alone] < 1.1).all()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize(("points", "low", "high"), [(60, 1.0, 1e6), (12, 1e-2, 1e4), (200, 10.0, 1e7)])
-def test_a_few_steps_from_a_start_fit_any_range(topology, points, low, high):
-    f, p = np.geomspace(low, high, points), circuits(150)
-    z = noisy(impedance(p, f, topology), 0.01, np.random.default_rng(1))
-    start = eis_start.starts(f, z, topology)
-    floor = misses(p, f, z, topology)
-    found = levenberg_marquardt(f, z, start, topology, steps=10, small=1e-2)
-    over = misses(found.parameters, f, z, topology) / floor
-    assert (over < 1.5).mean() > 0.93  # .99 of many
-    assert found.steps.mean() < 4
-    np.testing.assert_allclose(misses(start[:, :5], f, z, topology),
-                               levenberg_marquardt(f, z, start, topology, steps=0).residual)  # fmt: skip
+def test_terms_of_a_thousandth_are_found_at_little_noise(topology):
+    """Of a start from pairs of a list and one rational fit 94% were within 1.5 times the noise, from mid-grid 98%."""
+    f, p = default_frequencies(60), circuits(300)
+    z = noisy(impedance(p, f, topology), 0.001, np.random.default_rng(1))
+    over = eis_start.fit(f, z, topology).residual / misses(p, f, z, topology)
+    assert (over < 1.5).mean() > 0.99 and (over < 1.1).mean() > 0.99  # 1.0 of these
 
 
 def test_of_the_parallel_circuits_of_a_spectrum_one_inside_of_the_grid_is_taken():
     f = default_frequencies(60)
     places = to_places(eis_start.starts(f, impedance(circuits(200), f, "parallel"), "parallel")[:, :5])
-    assert ((places > ENDS[0] - 1) & (places < ENDS[1] + 1)).all(axis=1).mean() > 0.8
+    assert ((places > ENDS[0] - 1) & (places < ENDS[1] + 1)).all(axis=1).mean() > 0.95
 
 
 def test_where_one_term_is_left_the_membranes_are_nearly_alike():
@@ -86,24 +90,45 @@ def test_where_one_term_is_left_the_membranes_are_nearly_alike():
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_spectra_without_noise_are_nearly_met(topology):
+def test_spectra_without_noise_are_met(topology):
     f, p = default_frequencies(60), circuits(200)
-    z = impedance(p, f, topology)
-    found = levenberg_marquardt(f, z, eis_start.starts(f, z, topology), topology, steps=10)
-    assert (misses(found.parameters, f, z, topology) < 1e-4).mean() > 0.75
+    found = eis_start.fit(f, impedance(p, f, topology), topology)
+    assert (found.residual < 1e-3).all() and (found.residual < 1e-5).mean() > 0.95
+
+
+def test_a_circuit_that_no_term_of_the_grid_makes_is_the_nearest_of_those_with_one_term():
+    # the noise hides the second term, and what stands for it has no place near the grid
+    f, floor = default_frequencies(60), 0.001
+    w = 2 * np.pi * f
+    z = noisy((9.39 / (1 + 1j * w * 1.03e-6) + 0.0036 / (1 + 1j * w * 1.5e-7))[None], floor, np.random.default_rng(0))
+    start = eis_start.starts(f, z, "parallel")
+    assert misses(start[:, :5], f, z, "parallel")[0] < 1.5 * floor  # 48 times the noise if it is only moved
+    found = eis_start.fit(f, z, "parallel")
+    assert found.residual[0] < 1.3 * floor
+    assert ((found.parameters >= LOWEST / 10) & (found.parameters <= HIGHEST * 10)).all()
 
 
 def test_a_series_resistance_is_taken_off_or_found():
     f, p, rs = default_frequencies(60), circuits(100), np.linspace(5, 200, 100)
     z = impedance(p, f, "parallel", rs)
     told = eis_start.starts(f, z, "parallel", rs)
-    np.testing.assert_allclose(told[:, :5], eis_start.starts(f, impedance(p, f, "parallel"), "parallel")[:, :5],
-                               rtol=1e-3)  # fmt: skip
     np.testing.assert_array_equal(told[:, 5], rs)
+    assert (misses(told[:, :5], f, z, "parallel", rs) < 1e-3).mean() > 0.95
     asked = eis_start.starts(f, z, "parallel", None)
-    assert (misses(asked[:, :5], f, z, "parallel", asked[:, 5]) < 0.01).mean() > 0.9
+    assert (misses(asked[:, :5], f, z, "parallel", asked[:, 5]) < 1e-3).mean() > 0.9
     seen = rs > 0.1 * open_shunt(p)[:, :2].sum(axis=1)  # else little of it shows
     assert np.median(np.abs(asked[seen, 5] / rs[seen] - 1)) < 0.01
+
+
+def test_errors_are_in_proportion_to_the_whole_impedance_with_its_series_resistance():
+    f, p, rs = default_frequencies(60), circuits(100), np.linspace(5, 200, 100)
+    z = noisy(impedance(p, f, "parallel", rs), 0.01, np.random.default_rng(0))
+    floor = misses(p, f, z, "parallel", rs)
+    fit = eis_start.fit(f, z, "parallel", rs)
+    np.testing.assert_array_equal(fit.rs, rs)
+    assert (fit.residual < 1.1 * floor).all() and "Rs" not in fit.free and 0 < (fit.steps > 0).mean() < 1
+    assert (eis_start.fit(f, z, "parallel", None).residual < 1.1 * floor).mean() > 0.98
+    assert eis_start.fit(f, z, "parallel", None).free[-1] == "Rs"
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -114,7 +139,7 @@ def test_starts_are_finite_and_within_reach_whatever_the_spectrum(topology):
     one = (500 / (1 + 2j * np.pi * f * 1e-3))[None] + (50 if topology == "series" else 0)  # a single term: two alike
     found = eis_start.starts(f, np.concatenate([1e3 * odd, 1e-3 * odd, flat, one]), topology)
     assert ((found[:, :5] >= LOWEST / 10) & (found[:, :5] <= HIGHEST * 10)).all() and (found[:, 5] == 0).all()
-    assert misses(found[-1:, :5], f, one, topology)[0] < 0.01
+    assert misses(found[-1:, :5], f, one, topology)[0] < 1e-3
 
 
 def test_a_fit_may_end_at_a_step_that_gains_little():
