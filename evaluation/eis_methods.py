@@ -1,9 +1,11 @@
 """Spectra with the circuits behind them, and what each method says of them: the rows of a table of methods."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from domains import eis_start
 from domains.eis import (
     NAMES,
     POINTS,
@@ -15,7 +17,7 @@ from domains.eis import (
     invariants,
     nearest_indices,
 )
-from domains.eis_fit import fit_from_middle, levenberg_marquardt, middle
+from domains.eis_fit import Fit, fit_from_middle, levenberg_marquardt, middle
 from evaluation.eis_oracle import COUNT
 from evaluation.eis_ranking import TOP, Ranking, scores
 
@@ -127,13 +129,22 @@ def uniform() -> dict[str, float]:
 
 def fitted(observed: Observed, start: np.ndarray | None = None) -> np.ndarray:
     """Circuits (N, 5) by Levenberg-Marquardt from `start` (N, 5), or from the middle of the grid."""
-    start = middle(len(observed.x)) if start is None else start
+    start, rs = middle(len(observed.x)) if start is None else start, None if observed.rs else 0.0
+    return _each(observed, lambda f, z, rows: levenberg_marquardt(f, z, start[rows], observed.topology, rs=rs))
+
+
+def projected(observed: Observed) -> np.ndarray:
+    """Circuits (N, 5) by the search over time constants alone, which no start is needed for."""
     rs = None if observed.rs else 0.0
+    return _each(observed, lambda f, z, _: eis_start.fit(f, z, observed.topology, rs))
+
+
+def _each(observed: Observed, fit: Callable[[np.ndarray, Impedance, slice], Fit]) -> np.ndarray:
+    """Circuits (N, 5) of fit(frequencies, z, rows): of all rows at once where they are alike, else of one by one."""
     if observed.alike:
-        return levenberg_marquardt(observed.frequencies, observed.z, start, observed.topology, rs=rs).parameters
-    points = zip(observed.sweeps, observed.z, observed.present, start, strict=True)
-    fits = [levenberg_marquardt(f[own], z[own], first, observed.topology, rs=rs) for f, z, own, first in points]
-    return np.concatenate([fit.parameters for fit in fits])
+        return fit(observed.frequencies, observed.z, slice(None)).parameters
+    points = enumerate(zip(observed.sweeps, observed.z, observed.present, strict=True))
+    return np.concatenate([fit(f[own], z[None, own], slice(i, i + 1)).parameters for i, (f, z, own) in points])
 
 
 def completed(observed: Observed) -> np.ndarray:
@@ -147,13 +158,18 @@ def completed(observed: Observed) -> np.ndarray:
 
 
 def least_squares(observed: Observed) -> dict[str, float]:
-    """The fit from mid-grid as a method on grid circuits: one guess each, the grid point nearest to it."""
-    joint, completion, truths = fitted(observed), completed(observed), observed.cells
-    cells = nearest_indices(joint)
+    """The fit from mid-grid as a method on grid circuits, with what is known and without."""
+    completion = nearest_indices(completed(observed))
+    found = guessed(observed, fitted(observed))
+    return found | {"completion_top1": float((completion == observed.cells).all(axis=1).mean())}
+
+
+def guessed(observed: Observed, parameters: np.ndarray) -> dict[str, float]:
+    """A method with one circuit (N, 5) for each spectrum: its guess is the grid point nearest to it."""
+    cells, truths = nearest_indices(parameters), observed.cells
     same = canonical_indices(cells) == canonical_indices(truths)
     return {
         "top1": float((cells == truths).all(axis=1).mean()),
         "merged_top1": float(same.all(axis=1).mean()),
-        "completion_top1": float((nearest_indices(completion) == truths).all(axis=1).mean()),
-        "residual": float(np.median(reconstruction(observed, joint[:, None]))),
+        "residual": float(np.median(reconstruction(observed, parameters[:, None]))),
     }

@@ -2,9 +2,10 @@
 
 python scripts/eis_table.py topology=series noise=0.01 count=2000 [checkpoint=outputs/eis_series_grid] [grid=true] [...]
 
-On the grid: chance, the network without a spectrum, a least-squares fit from mid-grid, the network, the network's list
-weighed by the exact likelihood, and the exact posterior (50 ms a spectrum; kept on disk). Off it (grid=false): the fit
-from mid-grid and from the truth, the network, and the network's draws weighed by the exact likelihood.
+On the grid: chance, the network without a spectrum, least-squares fits from mid-grid and by projection (no start), the
+network, the network's list weighed by the exact likelihood, and the exact posterior (50 ms a spectrum; kept on disk).
+Off it (grid=false): these fits and that from the truth, the network, and the network's draws weighed by the exact
+likelihood.
 
   topology=series        series or parallel
   noise=0.01             relative size, modulus noise
@@ -41,8 +42,10 @@ from evaluation.eis import beside, oracle_scores, residual_correlation
 from evaluation.eis_methods import (
     Observed,
     fitted,
+    guessed,
     invariant_errors,
     least_squares,
+    projected,
     ranked,
     reconstruction,
     three_known,
@@ -102,6 +105,7 @@ def on_grid(given: Settings, observed: Observed, model: Any, blind: Any) -> dict
             observed, None, predicted(blind, observed.x, observed.cells, observed.mask)
         )
     rows["fit from mid-grid"] = least_squares(observed)
+    rows["fit by projection"] = guessed(observed, projected(observed))
     if model is not None:
         own = [predicted(model, observed.x, observed.cells, mask, given.width) for mask in (nothing, observed.mask)]
         rows["network"] = ranked(observed, *own)
@@ -116,6 +120,7 @@ def off_grid(given: Settings, observed: Observed, model: Any) -> dict[str, Score
     """The scores of each method on circuits anywhere; the exact posterior is sampled, starting about the truth."""
     rng = np.random.default_rng([given.seed, 8])
     rows = {"fit from mid-grid": fit_scores(observed, fitted(observed)),
+            "fit by projection": fit_scores(observed, projected(observed)),
             "fit from the truth": fit_scores(observed, fitted(observed, observed.parameters))}  # fmt: skip
     if model is not None:
         places, log_q = drawn(model, observed, given.samples, given.seed)

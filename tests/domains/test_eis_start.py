@@ -15,7 +15,7 @@ def circuits(count: int, seed: int = 0) -> np.ndarray:
     return from_places(np.random.default_rng(seed).uniform(*ENDS, (count, 5)))
 
 
-def misses(p: np.ndarray, f: np.ndarray, z: np.ndarray, topology: str, rs=0.0) -> np.ndarray:
+def misses(p: np.ndarray, f: np.ndarray, z: np.ndarray, topology: str, rs: np.ndarray | float = 0.0) -> np.ndarray:
     return (np.abs(impedance(p, f, topology, rs) - z) / np.abs(z)).mean(axis=1)
 
 

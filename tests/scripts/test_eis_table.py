@@ -13,7 +13,7 @@ TRAIN = ["run_name=t", "max_steps=2", "epochs=null", "eval_every=null", "trackio
          "traces.progress.quiet=true", "compile=false", "batch_size=8", "model.hidden=16",
          "evaluation=none"]  # fmt: skip
 
-FITS = ["fit from mid-grid", "fit from the truth"]
+FITS = ["fit from mid-grid", "fit by projection", "fit from the truth"]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def test_methods_on_the_grid(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     arguments = [f"checkpoint={runs / 'eis_completion'}", f"no_spectrum={runs / 'eis_no_spectrum'}"]
     rows = table(tmp_path, *arguments)
-    assert list(rows) == ["chance", "network without spectrum", "fit from mid-grid", "network", "network + likelihood",
-                          "exact posterior"]  # fmt: skip
+    assert list(rows) == ["chance", "network without spectrum", "fit from mid-grid", "fit by projection",
+                          "network", "network + likelihood", "exact posterior"]  # fmt: skip
     for name in ("top5", "merged_top1", "completion_top1"):
         assert rows["exact posterior"][f"{name}_of_oracle"] == 1
     assert rows["exact posterior"]["nll_gap"] == 0 < rows["network"]["nll_gap"]
@@ -45,7 +45,7 @@ def test_methods_on_the_grid(runs, tmp_path, capsys, monkeypatch):
     assert rows["network + likelihood"]["completion_nll"] < rows["network"]["completion_nll"]  # 128 of 144 are listed
     assert "top1" not in rows["network without spectrum"] and "residual_spearman" in rows["network"]
     lines = capsys.readouterr().out.splitlines()
-    assert len({len(line) for line in lines[:7]}) == 1 and lines[6].startswith("exact posterior")
+    assert len({len(line) for line in lines[:8]}) == 1 and lines[7].startswith("exact posterior")
     (kept,) = folder().glob("*.npz")
     before = kept.stat().st_mtime_ns
     assert table(tmp_path, *arguments) == rows and kept.stat().st_mtime_ns == before
@@ -54,7 +54,8 @@ def test_methods_on_the_grid(runs, tmp_path, capsys, monkeypatch):
 def test_methods_off_the_grid(runs, tmp_path):
     rows = table(tmp_path, "grid=false", "topology=parallel", f"checkpoint={runs / 'eis_parallel'}", "samples=200")
     assert list(rows) == [*FITS, "network", "network + likelihood", "exact posterior"]
-    assert rows[FITS[1]]["worst_error_of_fit"] == 1
+    assert rows[FITS[2]]["worst_error_of_fit"] == 1
+    assert rows[FITS[1]]["residual"] == pytest.approx(rows[FITS[2]]["residual"], rel=0.02)
     assert rows["exact posterior"]["error_TER_of_fit"] < 3 < rows["network"]["error_TER_of_fit"]
     assert rows["exact posterior"]["least_coverage90"] > 0.6 and rows["network + likelihood"]["effective_50%"] > 1
     assert rows["network"]["nll_gap"] > 0 == rows["exact posterior"]["nll_gap"]
