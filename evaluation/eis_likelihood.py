@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import lgamma
 
 import numpy as np
 
@@ -53,6 +55,11 @@ class Problem:
         """Whether the membranes can't be told apart: nothing known of either."""
         return not set(self.known) & {1, 2, 3, 4}
 
+    @cached_property
+    def form(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`quadratic` of the spectrum under its kind of noise."""
+        return quadratic(self.spectrum.z, self.kind)
+
     def impedance(self, places: np.ndarray) -> Impedance:
         """Z (..., F) without Rs of circuits at places (..., 5)."""
         return impedance(from_places(places), self.spectrum.frequencies, self.topology)
@@ -79,19 +86,30 @@ class Problem:
     def of_deviation(self, square: np.ndarray, size: np.ndarray) -> np.ndarray:
         """`log_likelihood` (...) of what `deviation` gives, (...) each.
 
-        Of the levels those count whose likelihood is above e^-TAIL of the largest, about ln sqrt(square / 2 F).
+        Of the levels those count whose likelihood is above e^-TAIL of the largest, about ln sqrt(square / 2 F). Where
+        all of these are open, the mean over levels is a gamma function.
         """
-        levels, shares = self.nodes()
+        low, high = np.log(self.levels)
         count = len(self.spectrum.z)
         # x above the peak it is lower by count (2 x - 1 + e^-2x) >= count 2 x^2 / (1 + x), below the peak by more
         reach = (TAIL + np.sqrt(TAIL * (TAIL + 8 * count))) / (4 * count)
+        peak = 0.5 * np.log(np.maximum(square, 1e-300) / (2 * count))
+        found = lgamma(count) - np.log(max(2 * (high - low), 1e-300)) - count * (2 * peak + np.log(count))
+        cut = (peak - reach < low) | (peak + reach > high)
+        if cut.any():
+            found = np.where(cut, 0, found)
+            found[cut] = self._over_nodes(square[cut], peak[cut] - reach, reach)
+        return found - size - count * np.log(2 * np.pi)
+
+    def _over_nodes(self, square: np.ndarray, lowest: np.ndarray, reach: float) -> np.ndarray:
+        """ln of the mean over levels (n,) by their `nodes` from lowest (n,) to twice `reach` above it."""
+        levels, shares = self.nodes()
         apart = (levels[-1] - levels[0]) / max(len(levels) - 1, 1)
         wide = min(len(levels), 3 + 2 * int(reach / apart)) if apart else 1
-        lowest = 0.5 * np.log(np.maximum(square, 1e-300) / (2 * count)) - reach
         first = np.clip((lowest - levels[0]) / (apart or 1), 0, len(levels) - wide).astype(int)
-        at = first[..., None] + np.arange(wide)
-        each = -0.5 * square[..., None] * np.exp(-2 * levels)[at] + (shares - 2 * count * levels)[at]
-        return log_sum(each) - size - count * np.log(2 * np.pi)
+        at = first[:, None] + np.arange(wide)
+        power = shares - 2 * len(self.spectrum.z) * levels
+        return log_sum(-0.5 * square[:, None] * np.exp(-2 * levels)[at] + power[at])
 
     def log_prior(self, places: np.ndarray) -> np.ndarray:
         """ln of the prior density per cell width of the unknown parameters, (...); -inf outside its range."""
@@ -157,3 +175,9 @@ def log_sum(values: np.ndarray) -> np.ndarray:
     most = np.where(np.isfinite(most), most, 0)
     with np.errstate(divide="ignore"):
         return most + np.log(np.exp(values - most[..., None]).sum(axis=-1))
+
+
+def log_add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """ln(e^a + e^b) where not both are -inf, in half the time of NumPy's logaddexp."""
+    most = np.maximum(a, b)
+    return most + np.log1p(np.exp(np.minimum(a, b) - most))

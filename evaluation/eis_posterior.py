@@ -9,12 +9,13 @@ numbers that the spectrum determines (domains.eis_shunt), and Rsh follows its ex
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from domains.eis import CELL, ENDS, LOWEST, SWAP, canonical, from_places, to_places
 from domains.eis_shunt import log_volume, open_shunt, with_shunt
-from evaluation.eis_likelihood import Problem, deviation, log_sum
+from evaluation.eis_likelihood import Problem, deviation, log_add, log_sum
 from evaluation.eis_mixture import Mixture, around
 from evaluation.eis_rs import against_rs, draw_rs
 
@@ -24,7 +25,7 @@ REACH = 1.0  # cells that a component is wide where the spectrum says nothing
 STEPS = 10
 PIECES = 32  # of Rsh's conditional density
 FLOOR = 0.05  # share of it that is flat
-ROWS = 128  # at a time, so that their arrays stay in the processor's cache
+ROWS = 256  # at a time, so that their arrays stay in the processor's cache
 SERIES = 16  # draws of Rs for each circuit of a grid
 
 
@@ -60,14 +61,14 @@ class Draws:
     misfit: np.ndarray
     log_weight: np.ndarray
 
-    @property
+    @cached_property
     def weights(self) -> np.ndarray:
         """Of sum 1; equal where no circuit is possible."""
         most = self.log_weight.max()
         found = np.exp(self.log_weight - most) if np.isfinite(most) else np.ones(len(self.log_weight))
         return found / found.sum()
 
-    @property
+    @cached_property
     def effective(self) -> float:
         """Effective sample size; 0 where no circuit is possible."""
         return float(1 / (self.weights**2).sum()) if np.isfinite(self.log_weight.max()) else 0.0
@@ -132,7 +133,7 @@ def weighed(problem: Problem, places: np.ndarray, log_q: np.ndarray, rng: np.ran
     square, size = np.empty((2, len(rows)))
     if problem.rs_free:
         for block, z in zip(blocks, model, strict=True):
-            square[block], size[block] = against_rs(observed, *z, problem.kind)
+            square[block], size[block] = against_rs(problem, *z)
     rs[rows], log_rs = draw_rs(problem, square, size, rng)
     for block, (real, imaginary) in zip(blocks, model, strict=True):
         real += rs[rows[block], None]
@@ -197,7 +198,7 @@ def folded(problem: Problem, mixture: Mixture, places: np.ndarray) -> np.ndarray
     """
     log_q = mixture.log_density(places[:, problem.free])
     if problem.symmetric:
-        log_q = np.logaddexp(log_q, mixture.log_density(places[:, SWAP][:, problem.free])) - np.log(2)
+        log_q = log_add(log_q, mixture.log_density(places[:, SWAP][:, problem.free])) - np.log(2)
     return log_q
 
 

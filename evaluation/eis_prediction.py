@@ -105,12 +105,14 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def estimates_of(values: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, Estimate]:
-    """Weighted quantiles of each of the values (N,)."""
+def estimates_of(weights: np.ndarray, *groups: dict[str, np.ndarray]) -> list[dict[str, Estimate]]:
+    """Weighted quantiles of the values (N,) in each group, by name; those of all groups at once take half the time."""
+    values = [value for group in groups for value in group.values()]
     if not values:
-        return {}
-    cuts = quantiles(np.stack(list(values.values()), axis=-1)[None], SHARES, weights[None])[:, 0].T.tolist()
-    return {name: Estimate(cut[2], (cut[1], cut[3]), (cut[0], cut[4])) for name, cut in zip(values, cuts, strict=True)}
+        return [{} for _ in groups]
+    cuts = iter(quantiles(np.stack(values, axis=-1)[None], SHARES, weights[None])[:, 0].T.tolist())
+    return [{name: Estimate(cut[2], (cut[1], cut[3]), (cut[0], cut[4])) for name, cut in zip(group, cuts, strict=False)}
+            for group in groups]  # fmt: skip
 
 
 def ordered(places: np.ndarray, merge: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -144,33 +146,30 @@ def summarise(
     else:
         best, stated = likeliest(member, weights, top_k)
     before = shares(own, own_weights, merge)
-    circuits, kept = [], []
-    for i, share in zip(best, stated, strict=True):
-        rows = np.flatnonzero((member == i) & (weights > 0))
-        if not len(rows):
-            break
-        fits = rows[np.argmin(posterior.misfit[rows])]
-        values = dict(zip(NAMES, from_places(places[fits]).tolist(), strict=True)) | known
-        z = problem.impedance(places[fits]) + posterior.rs[fits]
-        kept.append(places[fits])
-        circuits.append(Circuit(values | {"Rs": float(posterior.rs[fits])}, float(share),
-                                before.get(int(found[i]), 0.0), float(residual_norm(z, observed)),
-                                float(relative_residual(z, observed))))  # fmt: skip
+    best = best[probability[best] > 0]
+    misfit = np.where(weights > 0, posterior.misfit, np.inf)
+    order = np.lexsort((misfit, member))
+    fits = order[np.searchsorted(member[order], best)]  # of each cell the first
+    kept, rs = places[fits], posterior.rs[fits]
+    z = problem.impedance(kept) + rs[:, None]
+    values = [dict(zip((*NAMES, "Rs"), row, strict=True)) | known for row in np.c_[from_places(kept), rs].tolist()]
+    columns = (stated[: len(best)], found[best], residual_norm(z, observed), relative_residual(z, observed))
+    circuits = [Circuit(of, share, before.get(cell, 0.0), *off) for of, share, cell, *off in
+                zip(values, *(one.tolist() for one in columns), strict=True)]  # fmt: skip
     parameters = from_places(posterior.places)
     parameters = canonical(parameters) if merge else parameters
     wanted = {NAMES[i]: parameters[:, i] for i in problem.free} | ({"Rs": posterior.rs} if problem.rs_free else {})
-    estimates = estimates_of(wanted, weights)
-    whole = estimates_of(invariants(parameters, problem.topology), weights)
+    level = np.sqrt(posterior.misfit / (2 * len(observed)))
+    estimates, whole, noise = estimates_of(weights, wanted, invariants(parameters, problem.topology), {"noise": level})
     positive = probability[probability > 0]
-    noise = estimates_of({"noise": np.sqrt(posterior.misfit / (2 * len(observed)))}, weights)["noise"]
     twins = (1 - 1 / POINTS**2) * float(np.log(2)) if merge else 0.0  # all cells but those of equal membranes
     return Prediction(
         problem.topology, problem.spectrum.name, True, known, merge,
         circuits, {NAMES[i]: np.bincount(cells[:, i], weights, POINTS).tolist() for i in problem.free}, estimates,
         whole, max(0.0, float(-(positive * np.log(positive)).sum())), len(problem.free) * float(np.log(POINTS)) - twins,
-        posterior.effective, posterior.network, posterior.drawn, float(own_weights.sum()), noise,
+        posterior.effective, posterior.network, posterior.drawn, float(own_weights.sum()), noise["noise"],
         posterior.log_evidence, problem.kind, {}, [], parameters, posterior.rs, weights,
-    ), np.array(kept)  # fmt: skip
+    ), kept  # fmt: skip
 
 
 def shares(places: np.ndarray, weights: np.ndarray, merge: bool) -> dict[int, float]:

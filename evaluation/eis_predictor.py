@@ -222,7 +222,7 @@ class ProbabilisticEISPredictor:
         circuits = [Circuit(dict(zip(NAMES, map(float, row), strict=True)), 1 / POINTS ** len(free))
                     for row in from_places(places)]  # fmt: skip
         even = from_places(np.tile(np.linspace(*ENDS, 10_001)[:, None], 5))
-        estimates = estimates_of({NAMES[i]: even[:, i] for i in free}, np.full(len(even), 1 / len(even)))
+        (estimates,) = estimates_of(np.full(len(even), 1 / len(even)), {NAMES[i]: even[:, i] for i in free})
         entropy = len(free) * math.log(POINTS)
         said = ["There is no spectrum: this is the prior, by which every circuit is as likely as any other; what is "
                 "known says nothing about the rest."]  # fmt: skip

@@ -18,7 +18,7 @@ from domains.eis_fit import levenberg_marquardt
 from domains.eis_noise import KINDS, log_likelihood, noisy, white_squares
 from domains.eis_spectrum import Spectrum
 from evaluation import eis_posterior, eis_rs
-from evaluation.eis_likelihood import Problem, deviation, quadratic
+from evaluation.eis_likelihood import Problem, deviation, log_add, quadratic
 from evaluation.eis_predictor import ProbabilisticEISPredictor
 from models.eis_predictor import EISPredictor
 from runtime.errors import UsageError
@@ -57,6 +57,28 @@ def test_the_likelihood_is_that_of_the_noise_and_an_open_level_its_mean(kind):
     np.testing.assert_allclose(open_level.log_likelihood(z), want, atol=1e-3)
 
 
+@pytest.mark.parametrize("points", [7, 40, 200])
+def test_the_mean_over_levels_is_the_integral_where_the_likeliest_is_open(points):
+    """By the gamma function, and by nodes, less exactly, where the likelihood reaches to an end of the range."""
+    frequencies, size = np.geomspace(1, 1e5, points), np.array([3.0] * 6)
+    z = impedance(CIRCUIT, frequencies, "series")
+    square = 2 * points * np.array([1.2e-4, 2e-4, 3e-3, 0.1, 1.0, 9.0]) ** 2
+    levels = np.linspace(np.log(1e-4), np.log(10), 40_001)
+    each = -square[:, None] / 2 * np.exp(-2 * levels) - 2 * points * levels - 3 - points * np.log(2 * np.pi)
+    most = each.max(axis=1)
+    want = most + np.log(np.trapezoid(np.exp(each - most[:, None]), levels) / np.log(1e5))
+    found = Problem(Spectrum(frequencies, z), "series", levels=(1e-4, 10.0)).of_deviation(square, size)
+    np.testing.assert_allclose(found[1:-1], want[1:-1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, want, rtol=0, atol=0.05)
+
+
+def test_exponentials_are_added_without_loss():
+    a = np.array([0.0, 1e3, -1e3, -np.inf, 5.0, -800.0])
+    for b in (a[::-1], np.zeros(6), np.full(6, 1e4)):
+        np.testing.assert_allclose(log_add(a, b), np.logaddexp(a, b), rtol=1e-14)
+    np.testing.assert_allclose(eis_rs.soft(a), np.logaddexp(0, a), rtol=1e-14)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_squares_of_small_errors_are_the_quadratic_form(kind):
     z: Impedance = np.array([300 - 50j, 20 - 90j, 1000 - 1j])
@@ -72,7 +94,7 @@ def test_series_resistances_are_drawn_with_their_density(kind):
     """The mean of likelihood x prior / density is the integral over ln Rs, and most draws count."""
     asked = problem(kind, rs=30.0, bounds=(0.3, 300.0))
     z = np.tile(asked.impedance(PLACE[None]), (20_000, 1))
-    left, slope = eis_rs.against_rs(asked.spectrum.z, z.real, z.imag, kind)
+    left, slope = eis_rs.against_rs(asked, z.real, z.imag)
     rs, log_ratio = eis_rs.draw_rs(asked, left, slope, np.random.default_rng(0))
     value = asked.log_likelihood(z + rs[:, None])
     dense = np.exp(np.linspace(np.log(0.3), np.log(300), 20_001))

@@ -36,7 +36,7 @@ def draws(asked: Problem, count: int = 64, spread: float = 0.7) -> tuple[np.ndar
 
 def drawn_rs(asked: Problem, z: Impedance) -> tuple[np.ndarray, np.ndarray]:
     """Rs for impedances z (N, F) without it."""
-    left, slope = eis_rs.against_rs(asked.spectrum.z, z.real, z.imag)
+    left, slope = eis_rs.against_rs(asked, z.real, z.imag)
     return eis_rs.draw_rs(asked, left, slope, np.random.default_rng(0))
 
 
