@@ -71,6 +71,11 @@ def examine(path: str | os.PathLike) -> Reading:
     return Reading(path, kind, found, notes + told)
 
 
+def read_any(path: Path) -> tuple[list[Reading], list[str]]:
+    """What a file or folder holds, and a sentence on each of a folder's files that is no spectrum."""
+    return read_folder(path) if path.is_dir() else ([examine(path)], [])
+
+
 def read_folder(path: str | os.PathLike) -> tuple[list[Reading], list[str]]:
     """The readings of a folder's files in the order of their names, and a sentence on each file that was none.
 

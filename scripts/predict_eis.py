@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, P
 import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 
 # isort: split
-from dataloaders.eis_files import Reading, examine, read_folder
+from dataloaders.eis_files import Reading, read_any
 from domains.eis import check_topology
 from domains.eis_noise import KINDS
 from evaluation.eis_predictor import LIKELIEST, EISParameterCompleter
@@ -105,11 +105,6 @@ def checked(arguments: list[str]) -> tuple[Path, Settings, dict[str, float]]:
     return path, given, known
 
 
-def sources(path: Path) -> tuple[list[Reading], list[str]]:
-    """What a file or folder holds, and a sentence on each file that is no spectrum."""
-    return read_folder(path) if path.is_dir() else ([examine(path)], [])
-
-
 def known_of(reading: Reading, table: dict[str, dict[str, float]] | None, given: dict[str, float]) -> dict[str, float]:
     """What is known of a file's circuit: its row of the table, and what was given for all."""
     if table is None:
@@ -147,7 +142,7 @@ def draw(pictures: list[Picture], path: str) -> list[Path]:
 def work(arguments: list[str]) -> None:
     """Reads, predicts, prints and writes; UsageError at the end if a spectrum had no answer."""
     path, given, known = checked(arguments)
-    readings, refused = sources(path)
+    readings, refused = read_any(path)
     completer = load(given.model or given.topology or "parallel", given.device)
     topology = completer.predictor.topology
     if given.topology not in (None, topology):
