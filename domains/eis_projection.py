@@ -79,6 +79,7 @@ class Projected:
         return self._projected(gram, found)
 
     def _projected(self, gram: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """`found` (n, WIDTH) with what follows from gram (n, k + 3, k + 3): of terms, R0, slopes and the spectrum."""
         k = self.k
         whole = gram.copy()
         for j in range(k):  # the linear columns are taken out of all the others

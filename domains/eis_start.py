@@ -28,36 +28,29 @@ BEYOND = 9.8  # a factor by which a start may leave the grid, a little less than
 ROWS = 512  # at a time, so that their arrays stay in the processor's cache
 
 
-def fit(
-    frequencies: np.ndarray, z: Impedance, topology: str, rs: float | np.ndarray | None = 0.0, steps: int = 100
-) -> Fit:
+def fit(frequencies: np.ndarray, z: Impedance, topology: str, rs: float | np.ndarray | None = 0.0) -> Fit:
     """The fit (N,) of spectra z (N, F) at frequencies (F,) in Hz, its arguments those of `starts`.
 
-    Only circuits that had to be moved off their spectra, or whose search had not ended, take up to `steps` of
+    Only circuits that had to be moved off their spectra, or whose search had not ended, take steps of
     Levenberg-Marquardt.
     """
-    circuits, sure = _started(frequencies, z, topology, rs)
+    circuits, sure = starts(frequencies, z, topology, rs)
     found = levenberg_marquardt(frequencies, z, circuits, topology, rs=rs, steps=0)
     if not len(rows := np.flatnonzero(~sure)):
         return found
     own = rs if rs is None else np.broadcast_to(rs, len(z))[rows]
-    rest = levenberg_marquardt(frequencies, z[rows], circuits[rows], topology, rs=own, steps=steps, small=SMALL)
+    rest = levenberg_marquardt(frequencies, z[rows], circuits[rows], topology, rs=own, small=SMALL)
     return replaced(found, rows, rest)
 
 
-def starts(frequencies: np.ndarray, z: Impedance, topology: str, rs: float | np.ndarray | None = 0.0) -> np.ndarray:
-    """Circuits (N, 6) near spectra z (N, F) at frequencies (F,) in Hz, Rs last, for `levenberg_marquardt`.
+def starts(
+    frequencies: np.ndarray, z: Impedance, topology: str, rs: float | np.ndarray | None = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Circuits (N, 6) near spectra z (N, F) at frequencies (F,) in Hz, Rs last, and which need no fit, (N,) bool.
 
     rs: the series resistance in ohm, a number or (N,), or None for parallel circuits of which it is not known. Raises
     UsageError for series circuits without it, where Rs and Rsh are one resistance.
     """
-    return _started(frequencies, z, topology, rs)[0]
-
-
-def _started(
-    frequencies: np.ndarray, z: Impedance, topology: str, rs: float | np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """`starts`, and which of them (N,) no fit is needed for."""
     check_topology(topology)
     if rs is None and topology == "series":
         raise UsageError("in a series circuit Rs and Rsh are one resistance: give Rs.")

@@ -13,6 +13,7 @@ from scripts import fit_eis
 
 TRUTH = np.array([460.0, 1200.0, 700.0, 3e-7, 5e-6])
 OTHER = np.array([200.0, 3000.0, 500.0, 1e-6, 2e-6])
+LARGER = TRUTH * [2, 2, 2, 1, 1]
 
 
 def write(path, parameters, topology, rs=0.0, points=40):
@@ -28,7 +29,7 @@ def folder(tmp_path):
     """Three spectra of parallel circuits behind 30 ohm, the second of other frequencies than the others."""
     made = tmp_path / "spectra"
     made.mkdir()
-    for name, parameters, points in (("a", TRUTH, 40), ("b", OTHER, 50), ("c", OTHER, 40)):
+    for name, parameters, points in (("a", TRUTH, 40), ("b", OTHER, 50), ("c", LARGER, 40)):
         write(made / f"{name}.csv", parameters, "parallel", 30.0, points)
     return made
 
@@ -49,7 +50,7 @@ def test_a_folder_of_parallel_circuits(folder, tmp_path, capsys, monkeypatch):
     assert "1 of 4 files are no spectra" in told and "notes.txt" in printed and "ALARM" not in printed
     records = json.loads(out.read_text())
     assert [one["file"] for one in records] == ["a.csv", "b.csv", "c.csv"]
-    for one, parameters in zip(records, (TRUTH, OTHER, OTHER), strict=True):
+    for one, parameters in zip(records, (TRUTH, OTHER, LARGER), strict=True):
         quantities = one["quantities"]
         for name, value in invariants(parameters, "parallel").items():
             assert quantities[name]["determined"]
