@@ -22,14 +22,16 @@ BINARIES = {b"PK\x03\x04": "a zip archive, such as an Excel or LibreOffice sheet
             b"\x89PNG": "a picture", b"%PDF": "a PDF", b"\x1f\x8b": "gzip-compressed"}  # fmt: skip
 BYTE_ORDER = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f]")
-# the format's name and what its text holds (the first 4,000 characters)
+# the format's name and what its text holds (the first 4,000 characters): a word, looked for first, and a pattern
 FORMATS = (
-    ("Gamry", re.compile(r"^EXPLAIN\b|^ZCURVE\b", re.MULTILINE)),
-    ("BioLogic", re.compile(r"^EC-Lab ASCII FILE|^freq/Hz\tRe\(Z\)/Ohm", re.MULTILINE)),
-    ("ZPlot", re.compile(r"^\W*(?:ZPLOT|Z60W)|Z'\(a\)\W+Z''\(b\)", re.MULTILINE)),
-    ("VersaStudio", re.compile(r"^<Application>|^<Segment\d*>|^Definition=Segment", re.MULTILINE)),
-    ("NOVA", re.compile(r"Z' \(Ω\)\W+-Z'' \(Ω\)")),
-)
+    ("Gamry", ("EXPLAIN", "ZCURVE"), re.compile(r"^EXPLAIN\b|^ZCURVE\b", re.MULTILINE)),
+    ("BioLogic", ("EC-Lab", "freq/Hz"), re.compile(r"^EC-Lab ASCII FILE|^freq/Hz\tRe\(Z\)/Ohm", re.MULTILINE)),
+    ("ZPlot", ("ZPLOT", "Z60W", "Z'(a)"),
+     re.compile(r"^\W*(?:ZPLOT|Z60W)|Z'\(a\)\W+Z''\(b\)", re.MULTILINE)),
+    ("VersaStudio", ("<Application>", "<Segment", "Definition=Segment"),
+     re.compile(r"^<Application>|^<Segment\d*>|^Definition=Segment", re.MULTILINE)),
+    ("NOVA", ("Z' (Ω)",), re.compile(r"Z' \(Ω\)\W+-Z'' \(Ω\)")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def examine(path: str | os.PathLike) -> Reading:
     except UsageError as error:
         raise UsageError(f"{plain(path.name)}: {error}") from error
     separated = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "white space"}[layout.delimiter]
-    kind = next((name for name, sign in FORMATS if sign.search(text[:4000])), f"table separated by {separated}")
+    head = text[:4000]
+    kind = next((name for name, words, sign in FORMATS if any(map(head.__contains__, words)) and sign.search(head)),
+                f"table separated by {separated}")  # fmt: skip
     if layout.mark == ",":
         notes.append("decimal commas")
     return Reading(path, kind, found, notes + told)
@@ -135,10 +139,10 @@ def load(path: Path) -> tuple[str, list[str]]:
 
 def numbered(text: str) -> list[Line]:
     """The lines of a text with their numbers from 1; UsageError for too many or too long ones."""
-    lines = list(enumerate(re.split(r"\r*\n|\r", text), 1))
+    lines = re.split(r"\r*\n|\r", text) if "\r" in text else text.split("\n")
     if len(lines) > MOST_LINES:
         raise UsageError(f"it has {len(lines)} lines; needed: at most {MOST_LINES}.")
-    for number, line in lines:
-        if len(line) > LONGEST_LINE:
-            raise UsageError(f"line {number} has {len(line)} characters; needed: rows of at most {LONGEST_LINE}.")
-    return lines
+    if max(map(len, lines)) > LONGEST_LINE:
+        number, size = next((i, len(line)) for i, line in enumerate(lines, 1) if len(line) > LONGEST_LINE)
+        raise UsageError(f"line {number} has {size} characters; needed: rows of at most {LONGEST_LINE}.")
+    return list(enumerate(lines, 1))

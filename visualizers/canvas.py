@@ -28,7 +28,8 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **s
 def write(path: Path | str, save: Callable[[Path], Any]) -> Path:
     """Lets `save` write to a temporary name beside `path` (parents are made), then renames it; returns the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():  # a mkdir that fails takes longer
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         save(temporary)

@@ -42,6 +42,15 @@ class Layout:
         """Whether a cell is a number in this decimal mark."""
         return NUMBER[self.mark].fullmatch(cell) is not None
 
+    def values(self, cells: list[str]) -> list[float]:
+        """`value` of each."""
+        try:
+            if self.mark == ".":
+                return list(map(float, cells))
+        except ValueError:
+            pass
+        return list(map(self.value, cells))
+
     def value(self, cell: str) -> float:
         """The number of a cell that is one; nan or infinite for words such as nan, inf or #N/A."""
         try:
@@ -64,12 +73,12 @@ def layout_of(lines: Sequence[Line]) -> Layout:
     best, found = 0, Layout(",", ".")
     for delimiter in DELIMITERS:
         for mark in (".", ",") if "," in seen and (delimiter != "," or '"' in seen) else (".",):
-            if delimiter and delimiter not in seen:
-                continue
-            layout, score = Layout(delimiter, mark), 0
+            if delimiter not in seen if delimiter else len(seen.split()) < 2:
+                continue  # no line of more than one cell
+            layout, score, number = Layout(delimiter, mark), 0, NUMBER[mark].fullmatch
             for text in sample:
-                cells = [cell for cell in layout.cells(text) if cell]
-                if len(cells) > 1 and (numbers := sum(map(layout.is_number, cells))) > 1:
+                cells = list(filter(None, layout.cells(text)))
+                if len(cells) > 1 and (numbers := len(list(filter(number, cells)))) > 1:
                     score += 2 * numbers - len(cells)
             if score > best:
                 best, found = score, layout

@@ -30,7 +30,7 @@ def check_phase(frequencies: np.ndarray, z: Impedance) -> None:
     if len(z) >= FEWEST_FOR_SIZE and alike < -ALIKE:
         raise UsageError("the phase of Z is positive where |Z| falls with the frequency; needed: Z'' below 0 there "
                          "(the column may hold -Z'').")  # fmt: skip
-    if (given := error(frequencies, z)) > CLEARLY:
+    if (given := distance(phase, slope)) > CLEARLY:
         best, how = min((error(f, other), how) for how, f, other in alternatives(frequencies, z))
         if best < given / 2:
             raise UsageError(contradiction(given, best, how))
@@ -51,7 +51,11 @@ def contradiction(given: float, best: float, how: str) -> str:
 
 def error(frequencies: np.ndarray, z: Impedance) -> float:
     """The mean distance in degrees between phase and pi/2 slope of Z (F,)."""
-    phase, slope = windows(frequencies, z)
+    return distance(*windows(frequencies, z))
+
+
+def distance(phase: np.ndarray, slope: np.ndarray) -> float:
+    """The mean of |phase - slope| in degrees, of radians."""
     return float(np.rad2deg(np.abs(phase - slope).mean()))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from dataloaders.eis_formats.layout import Layout, Line
+from dataloaders.eis_formats.layout import NUMBER, Layout, Line
 from dataloaders.eis_formats.names import Column, Unit, column, listed, short, unit
 from runtime.errors import UsageError
 
@@ -116,7 +116,8 @@ def named(lines: Sequence[Line], layout: Layout) -> list[Table]:
 
 def numbers(cells: list[str], layout: Layout) -> int:
     """How many cells are numbers or words for none."""
-    return sum(bool(layout.is_number(cell) or MISSING.fullmatch(cell)) for cell in cells)
+    number = NUMBER[layout.mark].fullmatch
+    return len([cell for cell in cells if number(cell) or MISSING.fullmatch(cell)])
 
 
 def add(table: Table, number: int, cells: list[str], layout: Layout) -> bool:

@@ -74,7 +74,7 @@ def scaled(table: Table, place: int, layout: Layout) -> np.ndarray:
     known = table.columns[place]
     assert known is not None
     name, below = short(table.names[place]), table.units.get(place)
-    raw = np.array([layout.value(cells[place]) if place < len(cells) else np.nan for _, cells in table.rows])
+    raw = np.array(layout.values([cells[place] if place < len(cells) else "nan" for _, cells in table.rows]))
     needed = f"needed: {' or '.join(KINDS[known.role])}"
     lost = known.strange.strip("?")  # an ohm sign that an encoding lost: ?, or a letter or two beyond ASCII
     if lost and (lost.isascii() or len(lost) > 2):
