@@ -61,9 +61,9 @@ def quantiles(samples: np.ndarray, shares: np.ndarray, weights: np.ndarray | Non
     spread = weights.reshape(len(weights), *[1] * (samples.ndim - 2), -1)
     reached = np.cumsum(np.take_along_axis(np.broadcast_to(spread, samples.shape), order, axis=-1), axis=-1)
     reached /= reached[..., -1:]
-    last = samples.shape[-1] - 1
-    found = [np.minimum((reached < share - 1e-12).sum(axis=-1, keepdims=True), last) for share in shares]
-    return np.stack([np.take_along_axis(values, at, axis=-1)[..., 0] for at in found])
+    at = np.stack([(reached < share - 1e-12).sum(axis=-1) for share in shares], axis=-1)
+    found = np.take_along_axis(values, np.minimum(at, samples.shape[-1] - 1), axis=-1)
+    return np.moveaxis(found, -1, 0)
 
 
 def coverage(samples: np.ndarray, truths: np.ndarray, level: float, weights: np.ndarray | None = None) -> np.ndarray:

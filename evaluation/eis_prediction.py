@@ -23,6 +23,7 @@ from evaluation.eis_likelihood import Problem
 from evaluation.eis_oracle import flat
 from evaluation.eis_posterior import Posterior
 
+PLAIN = {float, int, str, bool, type(None)}
 SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])  # of the posterior, below an estimate's median and ends
 
 
@@ -96,6 +97,8 @@ class Prediction:
 
 def plain(value: Any) -> Any:
     """Dataclasses as dictionaries, arrays and tuples as lists, all numbers Python's own."""
+    if type(value) in PLAIN:  # most of a record
+        return value
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

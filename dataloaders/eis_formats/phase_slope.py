@@ -55,7 +55,7 @@ def error(frequencies: np.ndarray, z: Impedance) -> float:
 
 
 def distance(phase: np.ndarray, slope: np.ndarray) -> float:
-    """The mean of |phase - slope| in degrees, of radians."""
+    """The mean of |phase - slope|, (F,) each in radians, in degrees."""
     return float(np.rad2deg(np.abs(phase - slope).mean()))
 
 

@@ -24,6 +24,18 @@ def test_what_numpy_lacks_is_what_mlx_has(name, axis):
     )
 
 
+def test_small_functions_are_those_of_mlx():
+    index = np.argmax(X, axis=-1)[..., None]
+    given = {"clip": (X, -0.5, 0.7), "take_along_axis": (X, index, -1), "logaddexp": (90 * X, 0.0),
+             "broadcast_to": (X[:, :1], X.shape)}  # fmt: skip
+    for name, (x, *more) in given.items():
+        want = getattr(mx, name)(mx.array(x), *(mx.array(one) if isinstance(one, np.ndarray) else one for one in more))
+        found = getattr(HOST, name)(x, *more)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, np.array(want), rtol=1e-6, atol=1e-6)
+    assert HOST.broadcast_to(X, X.shape) is X
+
+
 def test_a_namespace_is_that_of_the_array_and_a_constant_of_either():
     assert namespace(mx.array(X)) is mx and namespace(X) is HOST and HOST.tanh is np.tanh
     for x in (X, mx.array(X)):
