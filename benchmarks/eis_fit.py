@@ -9,11 +9,11 @@ steps from there; network of 24: it sees that many of the points only, the steps
 time constants alone, with what steps its circuits need on the grid (domains/eis_start.py). impedance.py (its own
 Python): from the middle, and from the network's circuit, --peer-count spectra.
 
-single_*: one spectrum a call, --singles of them; batch_*: all in one call, the median of five, methods in turns
+single_*: one spectrum a call, --singles of them; batch_*: all in one call, the median of nine, methods in turns
 (batch_cpu_ms: of all threads together, which a busy machine changes less). over_floor: mean |dZ| / |Z| of the fit
 over that of the true circuit on the same spectrum, median and 90% quantile; success: the share of spectra where that
-is at most 1.5, close: at most 1.1. Then ratios, and after how many spectra the network's
-training has paid.
+is at most 1.5, close: at most 1.1. Then ratios, of batches the median of each turn's, and after how many spectra the
+network's training has paid.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from training import checkpoint  # noqa: E402
 SEEN = 24  # points that suffice for a start
 STARTED = ("network", "network + 3 lm", f"network of {SEEN} + 3 lm")
 PROJECTION = "projection"
-TURNS = 5
+TURNS = 9
 ENOUGH, CLOSE = 1.5, 1.1  # times the residual of the true circuit
 Method = Callable[[Impedance], np.ndarray]  # spectra (N, F) -> parameters (N, 5)
 
@@ -123,7 +123,7 @@ def methods(case: Case, model: Any | None) -> dict[str, Method]:
 
 
 def measured(own: dict[str, Method], case: Case, singles: int) -> dict[str, dict[str, float | None]]:
-    """Of each method: the time of a spectrum alone and in a batch, and how good its fits are."""
+    """Of each method: the time of a spectrum alone and in a batch (turn by turn), and how good its fits are."""
     found: dict[str, dict] = {}
     for name, method in own.items():
         method(case.z[:1])
@@ -138,8 +138,8 @@ def measured(own: dict[str, Method], case: Case, singles: int) -> dict[str, dict
             method(case.z)
             spent[name].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
     for name, times in spent.items():
-        batch, used = (1e3 * statistics.median(each) / len(case.z) for each in zip(*times, strict=True))
-        found[name] |= {"batch_ms": round(batch, 5), "batch_cpu_ms": round(used, 5), "batch_per_s": round(1e3 / batch)}
+        batch, used = ([1e3 * one / len(case.z) for one in each] for each in zip(*times, strict=True))
+        found[name] |= {"batch_ms": batch, "batch_cpu_ms": used, "batch_per_s": round(1e3 / statistics.median(batch))}
     return found
 
 
@@ -175,8 +175,9 @@ def compared(lines: dict[str, dict], training_s: float | None) -> dict[str, floa
         for other, theirs, ours in RATIOS:
             if not {name, other} <= lines.keys():
                 continue
-            spent, own = lines[other][theirs], lines[name][ours]
-            found[f"{other} {theirs} / {name} {ours}"] = round(spent / own, 2)
+            pairs = np.broadcast(lines[other][theirs], lines[name][ours])
+            spent, own = (float(np.median(lines[method][key])) for method, key in ((other, theirs), (name, ours)))
+            found[f"{other} {theirs} / {name} {ours}"] = round(statistics.median(a / b for a, b in pairs), 2)
             if ours == "batch_ms" and name in STARTED and training_s is not None:
                 saved = (spent - own) / 1e3
                 found[f"{name} pays over {other} after"] = round(training_s / saved) if saved > 0 else None
@@ -225,7 +226,8 @@ def compare(case: Case, model: Any | None, training_s: float | None, given: argp
 
     def shown(name: str, line: dict) -> None:
         lines[name] = line
-        print(json.dumps({"method": name, **case.words, **line}), flush=True)
+        middles = {key: round(statistics.median(value), 5) for key, value in line.items() if isinstance(value, list)}
+        print(json.dumps({"method": name, **case.words, **line, **middles}), flush=True)
 
     own = methods(case, model)
     for name, line in measured(own, case, given.singles).items():

@@ -72,11 +72,11 @@ def test_the_network_sees_what_it_sees_in_training(monkeypatch):
 
 def test_ratios_and_break_even_by_hand():
     lines = {
-        "lm": {"single_ms": 8.0, "batch_ms": 1.0, "batch_cpu_ms": 0.9},
+        "lm": {"single_ms": 8.0, "batch_ms": [1.0, 1.0, 4.0], "batch_cpu_ms": [0.9, 0.8, 3.6]},
         "network": {"single_ms": 4.0, "batch_ms": 0.1, "batch_cpu_ms": 0.3},
         "network + 3 lm": {"single_ms": 16.0, "batch_ms": 2.0, "batch_cpu_ms": 0.9},
         "impedance.py": {"single_ms": 100.1},
-        "projection": {"single_ms": 2.0, "batch_ms": 0.2, "batch_cpu_ms": 0.2},
+        "projection": {"single_ms": 2.0, "batch_ms": [0.1, 0.2, 0.8], "batch_cpu_ms": [0.1, 0.2, 0.6]},
     }
     found = eis_fit.compared(lines, 90.0)
     assert found["impedance.py single_ms / network batch_ms"] == 1001.0
@@ -84,7 +84,10 @@ def test_ratios_and_break_even_by_hand():
     assert found["lm batch_cpu_ms / network batch_cpu_ms"] == 3.0
     assert found["network pays over lm after"] == 100_000 and found["network pays over impedance.py after"] == 900
     assert found["network + 3 lm pays over lm after"] is None
-    assert found["lm batch_ms / projection batch_ms"] == 5.0 and "projection pays over lm after" not in found
+    assert (
+        found["lm batch_ms / projection batch_ms"] == 5.0 and found["lm batch_cpu_ms / projection batch_cpu_ms"] == 6.0
+    )
+    assert "projection pays over lm after" not in found
     assert not any("pays" in name for name in eis_fit.compared(lines, None))
     assert eis_fit.compared({"lm": lines["lm"]}, 90.0) == {}
 
