@@ -9,7 +9,7 @@ import numpy as np
 
 from models.attention import attention
 from models.checkpointing import checkpointed
-from models.elementary import gelu
+from models.elementary import gelu, silu
 from models.layers import check_sample, check_times, class_embedding
 from models.modulated_norm import modulated
 from models.tokens import (
@@ -107,7 +107,7 @@ class DiT(nn.Module):
         check_sample(self, x, self.shape)
         times = check_times(x, times)
         start, end = times[:, 0], times[:, 1]
-        condition = nn.silu(self.label(self.start(start) + self.interval(end - start), label))
+        condition = silu(self.label(self.start(start) + self.interval(end - start), label))
         h = self.enter(patchify(x, self.patch).astype(self.enter.weight.dtype))
         h = h + self._positions.astype(h.dtype)
         for block in self.blocks:

@@ -48,6 +48,21 @@ def silu_slope(x: mx.array) -> mx.array:
     return s * (1 + x * (1 - s))
 
 
+def erf_gelu_slope(x: mx.array) -> mx.array:
+    """The derivative of x Phi(x), elementwise."""
+    x = apart(x)
+    return 0.5 * (1 + mx.erf(x / math.sqrt(2))) + x * mx.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+def selu_slope(x: mx.array) -> mx.array:
+    """The derivative of SELU (arXiv 1706.02515, equation 2), elementwise."""
+    x = apart(x)
+    return SCALE * mx.where(x > 0, 1.0, ALPHA * mx.exp(mx.minimum(x, 0)))
+
+
 ROOT, CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
@@ -107,6 +122,10 @@ def _(inputs, axes):
 gated = cast(Callable[[mx.array, mx.array], mx.array], _gated)
 silu = with_slope(lambda x: x * mx.sigmoid(x), silu_slope)
 gelu = with_slope(plain_gelu, gelu_slope)
+erf_gelu = with_slope(lambda x: 0.5 * x * (1 + mx.erf(x / math.sqrt(2))), erf_gelu_slope)
+selu = with_slope(lambda x: SCALE * mx.where(x > 0, x, ALPHA * (mx.exp(mx.minimum(x, 0)) - 1)), selu_slope)
+# alone in its kernel, tanh would be MLX's own loop as well
+tanh = with_slope(lambda x: apart(mx.tanh(x)), lambda x: 1 - mx.square(mx.tanh(apart(x, swapped=True))))
 
 
 def standardised(x: mx.array) -> mx.array:

@@ -9,6 +9,7 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.elementary import erf_gelu, selu, silu, tanh
 from runtime.errors import UsageError
 
 Activation = Literal["silu", "gelu", "relu", "selu", "tanh"]
@@ -16,7 +17,7 @@ Activation = Literal["silu", "gelu", "relu", "selu", "tanh"]
 
 def activation_named(name: Activation):
     """The elementwise function called `name`."""
-    return {"silu": nn.silu, "gelu": nn.gelu, "relu": nn.relu, "selu": nn.selu, "tanh": mx.tanh}[name]
+    return {"silu": silu, "gelu": erf_gelu, "relu": nn.relu, "selu": selu, "tanh": tanh}[name]
 
 
 def check_sample(model: nn.Module, x: mx.array, shape: tuple[int, ...]) -> None:
@@ -106,7 +107,7 @@ class TimeEmbedding(nn.Module):
         both = mx.stack([times[:, 0], times[:, 1] - times[:, 0]], axis=1)  # (B, 2): the time of the state, the interval
         angles = both[:, :, None] * waves
         found = mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1).reshape(times.shape[0], -1)
-        return self.second(nn.silu(self.first(found.astype(self.first.weight.dtype))))
+        return self.second(silu(self.first(found.astype(self.first.weight.dtype))))
 
 
 class ClassEmbedding(nn.Module):

@@ -5,6 +5,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.elementary import erf_gelu
 from models.layers import Activation, activation_named, check_sample, check_times, class_embedding, join_times
 from runtime.errors import UsageError
 
@@ -54,7 +55,7 @@ class ResidualBlock(nn.Module):
 
     def __call__(self, h: mx.array) -> mx.array:
         """(B, width) -> (B, width)."""
-        return h + self.narrow(nn.gelu(self.wide(h)))
+        return h + self.narrow(erf_gelu(self.wide(h)))
 
 
 class ResidualMLP(nn.Module):

@@ -12,6 +12,7 @@ import mlx.nn as nn
 from models.attention import attention
 from models.checkpointing import checkpointed
 from models.convolution import Conv2d
+from models.elementary import silu
 from models.group_norm import GroupNorm
 from models.layers import Dropout, check_halvings, check_sample, check_times, class_embedding, image_shape
 from models.linear import Linear
@@ -203,7 +204,7 @@ class SongUNet(nn.Module):
                 raise UsageError(f"augment must be ({times.shape[0]}, {max(self.columns) + 1} or more) for the columns "
                                  f"{list(self.columns)}, got {tuple(augment.shape)}.")  # fmt: skip
             found = found + self.augment(augment[:, mx.array(self.columns)].astype(found.dtype))
-        return nn.silu(self.time2(nn.silu(self.time1(found))))
+        return silu(self.time2(silu(self.time1(found))))
 
     def __call__(self, x: mx.array, times=None, key=None, label=None, augment=None) -> mx.array:
         """x (B, H, W, C), times (B, 2), label (B,), augment (B, 9) -> (B, H, W, C); key switches dropout on."""

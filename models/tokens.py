@@ -5,6 +5,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.elementary import silu
 from models.layers import image_shape
 from models.linear import Linear
 from runtime.errors import UsageError
@@ -81,4 +82,4 @@ class NumberEmbedding(nn.Module):
 
     def __call__(self, value: mx.array) -> mx.array:
         """value (B,) -> (B, width) in the weights' dtype."""
-        return self.second(nn.silu(self.first(sinusoids(value, self.FEATURES).astype(self.first.weight.dtype))))
+        return self.second(silu(self.first(sinusoids(value, self.FEATURES).astype(self.first.weight.dtype))))

@@ -11,6 +11,7 @@ import mlx.nn as nn
 from models.attention import attention
 from models.checkpointing import checkpointed
 from models.convolution import Conv2d
+from models.elementary import silu
 from models.group_norm import GroupNorm
 from models.layers import (
     Dropout,
@@ -151,7 +152,7 @@ class UNet(nn.Module):
         check_sample(self, x, self.shape)
         times = check_times(x, times)
         keys = iter([None] * self.stages if key is None else mx.random.split(key, self.stages))
-        embedding = nn.silu(self.label(self.time(times), label))
+        embedding = silu(self.label(self.time(times), label))
 
         def run(stage: Stage, h: mx.array) -> mx.array:
             key = next(keys)

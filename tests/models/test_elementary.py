@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from models.elementary import gelu, layer_norm, silu
+from models.elementary import erf_gelu, gelu, layer_norm, selu, silu, tanh
 from runtime import jit
 
 
@@ -20,7 +20,13 @@ def standard(x):
     return mx.fast.layer_norm(x, None, None, 1e-6)
 
 
-PAIRS = pytest.mark.parametrize("ours, theirs", [(silu, nn.silu), (gelu, nn.gelu_approx), (layer_norm, standard)])
+def exact_selu(x):
+    """SELU by MLX with all digits of its constants; nn.selu has six."""
+    return 1.0507009873554805 * nn.elu(x, 1.6732632423543772)
+
+
+ACTIVATIONS = [(silu, nn.silu), (gelu, nn.gelu_approx), (erf_gelu, nn.gelu), (selu, exact_selu), (tanh, mx.tanh)]
+PAIRS = pytest.mark.parametrize("ours, theirs", [*ACTIVATIONS, (layer_norm, standard)])
 
 
 def normal(*shape, seed=0):
@@ -36,6 +42,10 @@ def test_values_in_float64():
     close(silu(mx.array(x.astype(np.float32))), x / (1 + np.exp(-x)))
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
     close(gelu(mx.array(x.astype(np.float32))), 0.5 * x * (1 + np.tanh(inner)))
+    for function, wanted in ((erf_gelu, [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.flat]),
+                             (tanh, np.tanh(x)),
+                             (selu, 1.05070098735 * np.where(x > 0, x, 1.67326324235 * np.expm1(x)))):  # fmt: skip
+        close(function(mx.array(x.astype(np.float32))), np.reshape(wanted, x.shape))
     centred = x - x.mean(axis=-1, keepdims=True)
     wanted = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6)
     close(layer_norm(mx.array(x.astype(np.float32))), wanted)
@@ -102,9 +112,10 @@ def test_silu_far_from_zero():
 
 
 @pytest.mark.skipif(not jit.status.startswith(jit.FLAGS), reason="kernels are not compiled by our flags here")
-def test_compiled_silu_and_its_gradient_leave_no_sigmoid_to_mlxs_slow_loop():
+@pytest.mark.parametrize("function", [silu, gelu, erf_gelu, selu, tanh])
+def test_compiled_activations_and_their_gradients_leave_nothing_to_mlxs_slow_loop(function):
     x = mx.random.normal((2**19,))
-    both = mx.compile(lambda x: mx.vjp(silu, [x], [x]))
+    both = mx.compile(lambda x: mx.vjp(function, [x], [x]))
     mx.eval(both(x))
 
     def least(function):
