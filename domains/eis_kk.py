@@ -12,6 +12,7 @@ import numpy as np
 
 from domains.eis import Impedance
 from domains.eis_spectrum import Spectrum, scatter
+from runtime.one_thread import one_thread
 
 LEAST, MOST = 3, 50  # RC elements
 FINE = 0.002  # rms relative residual that is too small to matter, whatever its structure
@@ -39,6 +40,7 @@ class KramersKronig:
     sentence: str
 
 
+@one_thread()
 def lin_kk(spectrum: Spectrum, c: float = 0.85, inductor: bool = True, capacitor: bool = False) -> KramersKronig:
     """Fits R + sum_k R_k / (1 + jw tau_k) (+ jwL) (+ 1 / (jwC)), which obeys the relations, and looks at what is left.
 

@@ -17,6 +17,7 @@ from evaluation.eis_prediction import Circuit, Prediction, estimates_of, summari
 from evaluation.eis_proposals import as_input, beam
 from runtime.errors import UsageError, closest
 from runtime.host import namespace, on_host
+from runtime.one_thread import one_thread
 
 Known = Mapping[str, float]
 FEW = 100  # effective circuits below which a prediction says that it is rough
@@ -48,6 +49,7 @@ class ProbabilisticEISPredictor:
         self.samples, self.drawn, self.width = samples, drawn, width
         self.host = on_host(model) if prior == "continuous" else None  # a grid's beam is MLX's
 
+    @one_thread()
     def predict(
         self, spectra: Sequence[Spectrum | None], known: Known | Sequence[Known] | None = None, top_k: int = 10,
         refine: bool = True, noise: float | None = None, seed: int = 0, kind: str = "modulus",
@@ -78,6 +80,7 @@ class ProbabilisticEISPredictor:
         return [next(found) if problem is not None else self.without_spectrum(given, top_k, seed)
                 for problem, (given, _) in zip(problems, checked, strict=True)]  # fmt: skip
 
+    @one_thread()
     def guess(self, spectra: Sequence[Spectrum], known: Known | None = None) -> np.ndarray:
         """The network's greedy guess (B, 5) in ohm and farad, of spectra without further checks."""
         given, rs = self.checked(known or {})

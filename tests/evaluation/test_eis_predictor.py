@@ -25,6 +25,7 @@ from evaluation.eis_oracle import GridOracle
 from evaluation.eis_prediction import ordered
 from evaluation.eis_predictor import EISParameterCompleter, ProbabilisticEISPredictor
 from models.eis_predictor import EISPredictor
+from runtime import one_thread
 from runtime.errors import UsageError
 
 CIRCUIT = {"Rsh": 460.0, "Ra": 4820.0, "Rb": 2210.0, "Ca": 2e-6, "Cb": 9e-6}
@@ -103,6 +104,17 @@ def test_draws_by_numpy_are_those_by_mlx():
         both = [ca for ca in said[0] if ca in said[1]]
         assert len(both) > 0.9 * len(said[1]) > 100
         np.testing.assert_allclose([said[0][ca] for ca in both], [said[1][ca] for ca in both], atol=1e-3)
+
+
+def test_a_prediction_takes_one_thread_of_numpys_blas(completer, monkeypatch):
+    state, seen, own = {"count": 3}, [], completer.predictor.host.sample
+    monkeypatch.setattr(
+        one_thread, "openblas", lambda: (lambda: state["count"], lambda count: state.update(count=count))
+    )
+    monkeypatch.setattr(completer.predictor.host, "sample", lambda *given: seen.append(state["count"]) or own(*given),
+                        raising=False)  # fmt: skip
+    completer.predict_missing_parameters({}, measured())
+    assert seen == [1] and state["count"] == 3
 
 
 def test_cells_in_order_hold_the_circuits_or_their_twins():
