@@ -15,7 +15,7 @@ from models.eis_encoder import CELLS, PLACE, SpectrumEncoder, embed, log_residua
 from models.linear import Linear
 from models.transformer import Nonlinearity
 from models.truncated_logistic import choose, draw, log_density
-from runtime.host import namespace
+from runtime.host import namespace, uniform
 
 SMALLEST = -6.0  # ln of the narrowest component, in cells
 TINY = 1e-7  # uniform numbers end so far from 0 and 1
@@ -91,7 +91,7 @@ class EISPredictor(nn.Module):
         False draws grid points, with their probability.
         """
         xp, rows = namespace(context), (len(context), count)
-        uniform = xp.array(mx.random.uniform(TINY, 1 - TINY, (*rows, 5, 3), key=key))  # the same for either kind
+        chances = uniform(xp, TINY, 1 - TINY, (*rows, 5, 3), key)
         places, log_q = xp.zeros((len(context), 1, 0)), xp.zeros(rows)  # one row for all draws until they differ
         settled: Any = (known_mask > 0).all(axis=0).tolist()  # in every row: there is nothing to draw
         for i in range(5):
@@ -99,13 +99,13 @@ class EISPredictor(nn.Module):
             if not settled[i]:
                 logits, h = self.cells(context[:, None], places, i)
                 logits = logits - xp.logsumexp(logits, axis=-1, keepdims=True)
-                cell = choose(logits, uniform[..., i, :1])
+                cell = choose(logits, chances[..., i, :1])
                 logits = xp.broadcast_to(logits, (*rows, POINTS))
                 found = xp.take_along_axis(logits, cell[..., None], axis=-1)[..., 0]
                 place = cell.astype(xp.float32)
                 if within:
                     parts = self.inside(xp.broadcast_to(h, (*rows, h.shape[-1])), cell, i)
-                    offset = draw(*parts, uniform[..., i, 1:])
+                    offset = draw(*parts, chances[..., i, 1:])
                     found = found + log_density(offset, *parts)
                     place = place + offset
                 given = known_mask[:, None, i] > 0

@@ -5,6 +5,7 @@ Their code asks `namespace(x)` for the functions to call, so that there is one c
 """
 
 from copy import copy
+from functools import lru_cache
 from typing import Any
 
 import mlx.core as mx
@@ -77,6 +78,20 @@ HOST = Host()
 def namespace(x: Any) -> Any:
     """What has the array functions for x: mlx.core for an MLX array, HOST for NumPy's."""
     return mx if isinstance(x, mx.array) else HOST
+
+
+def uniform(xp: Any, low: float, high: float, shape: tuple[int, ...], key: mx.array) -> Any:
+    """mlx.core's random numbers as arrays of xp, the same for either; those of one key are drawn once for the host."""
+    if xp is mx:
+        return mx.random.uniform(low, high, shape, key=key)
+    return _kept_uniform(low, high, shape, *np.array(key).tolist())
+
+
+@lru_cache(maxsize=4)
+def _kept_uniform(low: float, high: float, shape: tuple[int, ...], *key: int) -> np.ndarray:
+    found = np.array(mx.random.uniform(low, high, shape, key=mx.array(key, mx.uint32)))
+    found.setflags(write=False)
+    return found
 
 
 def constant(values: list[float]) -> dict[Any, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.linear import Linear
-from runtime.host import HOST, constant, namespace, on_host, twin
+from runtime.host import HOST, constant, namespace, on_host, twin, uniform
 
 X = np.random.default_rng(0).standard_normal((3, 4, 64)).astype(np.float32)
 
@@ -42,6 +42,15 @@ def test_a_namespace_is_that_of_the_array_and_a_constant_of_either():
         product = x[..., :2] * constant([1.0, 2.0])[namespace(x)]
         assert str(product.dtype).endswith("float32") and isinstance(product, type(x))
     np.testing.assert_allclose(HOST.erf(X), np.array(mx.erf(mx.array(X))), atol=1e-6)
+
+
+def test_random_numbers_are_those_of_the_key_for_either():
+    for seed in (0, 5, 0):
+        key = mx.random.key(seed)
+        want = mx.random.uniform(0.1, 0.9, (3, 2), key=key)
+        for xp in (mx, HOST):
+            np.testing.assert_array_equal(np.array(uniform(xp, 0.1, 0.9, (3, 2), key)), np.array(want))
+    assert (uniform(HOST, 0.1, 0.9, (3, 2), mx.random.key(5)) != np.array(want)).all()
 
 
 LAYERS = {
