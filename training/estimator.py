@@ -18,7 +18,7 @@ from training.data import Data
 from training.evaluate import evaluate, means_of, to_device
 from training.forward import ForwardStep
 from training.frequency import in_steps
-from training.gathering import carry_note, gathered, own_of
+from training.gathering import carry_note, gathered, named, own_of
 from training.network import Network
 from training.step import TrainStep
 from training.summary import Summary
@@ -250,7 +250,7 @@ class Estimator:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the arrays; the data position is the step."""
-        traces = {trace.name: trace.state_dict() for trace in self.traces}
+        traces = {name: trace.state_dict() for name, trace in named(self.traces).items()}
         return {"step": self.step, "epoch": self.epoch, "elapsed": self.elapsed, "latest": self.summary.latest,
                 "processes": self.world.size, "traces": traces}  # fmt: skip
 
@@ -262,9 +262,9 @@ class Estimator:
             if self.world.rank == 0 and (note := carry_note(meta, self.world.size)):
                 (self.workspace.say if self.workspace else print)(note)
         restore(self.train_step.state, own_of(self.train_step, arrays, meta.get("processes", 1)), source)
-        for trace in self.traces:
-            if trace.name in meta["traces"]:
-                trace.load_state_dict(meta["traces"][trace.name])
+        for name, trace in named(self.traces).items():
+            if name in meta["traces"]:
+                trace.load_state_dict(meta["traces"][name])
 
     def _due(self, trace: Any) -> bool:
         """Whether a trace has its turn in the epoch of the event; always true without a schedule."""

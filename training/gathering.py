@@ -1,5 +1,7 @@
 """A step's state as one checkpoint holds it, whatever the number of processes, and each process's part of it."""
 
+from collections.abc import Iterable
+from itertools import chain, count
 from typing import Any
 
 from runtime.op import Batch
@@ -7,6 +9,15 @@ from runtime.slots import snapshot
 from training.step import TrainStep
 
 CARRY = "carry."
+
+
+def named(traces: Iterable[Any]) -> dict[str, Any]:
+    """Traces by the names under which a checkpoint keeps their state: of several called A the second is A-2."""
+    found: dict[str, Any] = {}
+    for trace in traces:
+        numbers = (f"{trace.name}-{i}" for i in count(2))
+        found[next(name for name in chain([trace.name], numbers) if name not in found)] = trace
+    return found
 
 
 def gathered(step: TrainStep) -> Batch:

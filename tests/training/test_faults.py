@@ -253,3 +253,22 @@ def test_asking_about_devices_changes_no_default(monkeypatch):
     assert describe()["device"] in ("cpu", "gpu")
     estimator([], epochs=1).fit()
     assert asked == []
+
+
+def test_each_of_several_traces_of_a_class_gets_its_own_state_back():
+    class Counting(Trace):
+        def __init__(self, value=0):
+            super().__init__()
+            self.value = value
+
+        def state_dict(self):
+            return {"value": self.value}
+
+        def load_state_dict(self, state):
+            self.value = state["value"]
+
+    first, again = estimator([]), estimator([])
+    first.traces = [Counting(3), Counting(5), Counting(7)]
+    again.traces = [Counting(), Counting(), Counting()]
+    again.load(first.state_arrays(), first.state_dict(), "test")
+    assert [trace.value for trace in again.traces] == [3, 5, 7]
