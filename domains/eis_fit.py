@@ -87,7 +87,7 @@ def levenberg_marquardt(
     q[:, 5] = rs if rs is not None else start[:, 5] if start.shape[1] == 6 else 0
     blocks = [slice(i, i + ROWS) for i in range(0, count, ROWS)]
     bounds = np.log([LOWEST / beyond, HIGHEST * beyond])
-    low, high = np.r_[bounds[0], 0.0][free], np.r_[bounds[1], np.inf][free]
+    low, high = np.append(bounds[0], 0.0)[free], np.append(bounds[1], np.inf)[free]
     longest = np.array([LONGEST if i < 5 else np.inf for i in free])
     search = Search(low, high, longest, enough=enough, small=small)
     steps = steps if free else 0
@@ -255,8 +255,7 @@ def damped(
     diagonal = np.einsum("nii->ni", normal) + search.stay
     diagonal = diagonal + 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300
     matrix = normal * ~(held[:, :, None] | held[:, None])
-    k = matrix.shape[1]
-    matrix[:, range(k), range(k)] = np.where(held, 1.0, diagonal * (1 + damping[:, None]))
+    np.einsum("nii->ni", matrix)[:] = np.where(held, 1.0, diagonal * (1 + damping[:, None]))
     right = np.where(held, 0.0, -pull)
     step = np.linalg.solve(matrix, right[..., None])[..., 0]
     step /= np.maximum((np.abs(step) / search.longest).max(axis=1, keepdims=True), 1)

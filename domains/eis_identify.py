@@ -84,14 +84,14 @@ def verdict(
     if not set(known) <= set(NAMES):
         raise UsageError(f"known parameters are among {', '.join(NAMES)}, got {', '.join(known)}.")
     free = [i for i, name in enumerate(NAMES) if name not in known] + [5] * rs_free
-    width = np.r_[WIDTH, RS_WIDTH][free]
+    width = np.append(WIDTH, RS_WIDTH)[free]
     rows = whitened(parameters, frequencies, topology, level, rs)[:, free] * width
     covariance, wide = (np.linalg.inv(rows.T @ rows + np.eye(len(free)) / w**2) for w in (1, WIDER))
     summary = {}
     slopes = _slopes(parameters, topology)
     for name, value in invariants(parameters, topology).items():
         if name not in NAMES:
-            slope = np.r_[slopes[name], 0][free] * width
+            slope = np.append(slopes[name], 0)[free] * width
             deviation, loose = (float(np.sqrt(slope @ matrix @ slope)) for matrix in (covariance, wide))
             summary[name] = Quantity(float(value), deviation, loose < SHARE * float(WIDTH[0]))
     variance, determined = np.diag(covariance), np.diag(wide) < SHARE**2

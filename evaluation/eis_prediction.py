@@ -155,7 +155,8 @@ def summarise(
     fits = order[np.searchsorted(member[order], best)]  # of each cell the first
     kept, rs = places[fits], posterior.rs[fits]
     z = problem.impedance(kept) + rs[:, None]
-    values = [dict(zip((*NAMES, "Rs"), row, strict=True)) | known for row in np.c_[from_places(kept), rs].tolist()]
+    values = [dict(zip(NAMES, row, strict=True)) | known | {"Rs": series} for row, series in
+              zip(from_places(kept).tolist(), rs.tolist(), strict=True)]  # fmt: skip
     columns = (stated[: len(best)], found[best], residual_norm(z, observed), relative_residual(z, observed))
     circuits = [Circuit(of, share, before.get(cell, 0.0), *off) for of, share, cell, *off in
                 zip(values, *(one.tolist() for one in columns), strict=True)]  # fmt: skip
