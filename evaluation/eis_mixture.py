@@ -8,7 +8,6 @@ import numpy as np
 from domains.eis import CELL, LOWEST
 from domains.eis_fit import Residuals, Search
 from evaluation.eis_likelihood import Problem
-from evaluation.eis_rs import against_rs
 
 FREEDOM = 5.0  # degrees of freedom of the proposals' tails
 LONGEST = 1.0  # cells of a step
@@ -62,8 +61,8 @@ def around(problem: Problem, places: np.ndarray, reach: float, steps: int, bound
     low, high = (np.append(np.log(LOWEST) + bound * CELL, rs)[moving] for bound, rs in
                  zip(bounds, problem.rs, strict=True))  # fmt: skip
     if problem.rs_free:  # the best one for each start: it is linear
-        slope = against_rs(problem, *problem.ratios(places).parts())[1]
-        q[:, 5] = np.clip(slope / problem.form[0].sum(), *problem.rs)
+        _, _, normal, gradient = residuals.linearised(q, slice(None))
+        q[:, 5] = np.clip(q[:, 5] - gradient[:, -1] / normal[:, -1, -1], *problem.rs)
     longest = np.append(LONGEST * CELL, np.inf)[moving]
     search = Search(low, high, longest, *DAMPING, settled=SETTLED, small=1.0, levels=problem.levels, stay=stay)
     q, _, _, normal, squares = residuals.fit(q, steps if moving else 0, search)
