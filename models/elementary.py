@@ -18,10 +18,12 @@ Elementwise = Callable[[mx.array], mx.array]
 def with_slope(function: Elementwise, slope: Elementwise) -> Elementwise:
     """An elementwise function of one array whose derivative is `slope`."""
 
+    fused = mx.compile(function)  # for calls outside of a compiled step
+
     @custom_function
     def call(x):
         # without stop_gradient MLX would differentiate this body instead
-        return function(mx.stop_gradient(x))
+        return fused(mx.stop_gradient(x))
 
     @call.jvp
     def _(primal, tangent):

@@ -13,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 
 from runtime.errors import UsageError
+from runtime.streams import divided
 from runtime.table import Table
 from runtime.watch import Watch
 
@@ -258,8 +259,9 @@ class Objective:
         return (self.average_velocity if solver.average else self.velocity)(model, **conditions)
 
     def sample(self, model, noise: mx.array, solver, **conditions: mx.array) -> mx.array:
-        """Carries noise (B, ...) at t=0 to samples at t=1."""
-        return solver.solve(self.field(model, solver, **conditions), noise)
+        """Carries noise (B, ...) at t=0 to samples at t=1; the field of a module is compiled."""
+        field = self.field(divided(model), solver, **conditions)
+        return solver.solve(mx.compile(field) if isinstance(model, nn.Module) else field, noise)
 
 
 class ObjectiveOp(Op):

@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
 from losses.couplings import Coupling
 from losses.flow_matching import FlowMatching
 from losses.paths import VP, CondOT, Cosine, Polynomial, Stratified
+from models.mlp import MLP
 from runtime.errors import UsageError
 from runtime.op import Context
 from solvers.rk4 import RK4
@@ -146,3 +148,18 @@ def test_host_ops():
     assert FlowMatching().host_ops() == []
     (op,) = FlowMatching(coupling="ot", coupling_span=4).host_ops()
     assert isinstance(op, Coupling) and op.kind == "ot" and op.span == 4
+
+
+def test_a_modules_field_is_compiled_for_sampling_and_gives_the_same():
+    traced, model = [], MLP((2,), hidden=16, depth=2)
+
+    class Seen(nn.Module):
+        def __call__(self, x, times):
+            traced.append(x.shape)
+            return model(x, times=times)
+
+    noise, solver = mx.random.normal((9, 2)), RK4(steps=3)
+    found = FlowMatching().sample(Seen(), noise, solver)
+    assert traced == [(9, 2)]  # once, however often the solver asks
+    wanted = FlowMatching().sample(lambda x, times: model(x, times=times), noise, solver)
+    assert np.abs(np.array(found - wanted)).max() < 1e-5 and np.abs(np.array(found - noise)).max() > 1e-3
