@@ -33,6 +33,7 @@ from runtime.work import product
 
 LEAST = 60e6  # operations of products in one call, below which a second call's operations cost more than they save
 REUSE = 500  # operations a weight, below which its second gradient does
+MANY = 64  # rows of a part, of which one more or less is nothing
 WIDTH = 100  # more branches at once also hold more memory: 400 gains little, by 20 LeNet's step takes a quarter longer
 DRAWING = (nn.BatchNorm, nn.Dropout, nn.Dropout2d, nn.Dropout3d)  # MLX's own, in training
 WHEEL = sys.platform == "linux" and cpu_wheel()
@@ -102,13 +103,23 @@ class Divided:
         whole, flops = counted(self._model, args, {**keyed, **kwargs})
         if flops < max(LEAST, REUSE * count_parameters(self._model)):
             return whole
-        ends = [rows * i // self._count for i in range(self._count + 1)]
+        ends = cuts(rows, self._count)
         found = []
         for stream, start, end in zip(streams(self._count), ends, ends[1:], strict=False):
             with mx.stream(stream):
                 given, named = tree_map(lambda a, own=slice(start, end): a[own], (args, kwargs))
                 found.append(self._model(*given, **keyed, **named))
         return tree_map(lambda *own: mx.concatenate([*own]), *found)
+
+
+def cuts(rows: int, count: int) -> list[int]:
+    """Where `count` parts of `rows` begin and where the last ends; no two of many rows are of one length.
+
+    mx.compile merges what equal parts have in common, such as a constant in their shape, also from one stream to the
+    other, whose kernels then can't hold it: those of one part took four times as long as the other's.
+    """
+    shift = rows >= MANY * count
+    return [rows * i // count + shift * i * (count - i) for i in range(count + 1)]
 
 
 def counted(model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, int]:

@@ -1,7 +1,9 @@
 """Batches computed in parts at once: where they are, where not, and that results are those of the whole batch."""
 
 import ctypes
+import io
 import os
+import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -173,3 +175,30 @@ def test_branches_of_a_graph_take_turns():
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
     assert getenv(b"MLX_BFS_MAX_WIDTH") == os.environ.get("MLX_BFS_MAX_WIDTH", str(streams.WIDTH)).encode()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_many_rows_are_cut_into_parts_of_different_lengths(count):
+    for rows in (64 * count, 64 * count + 1, 1024, 4097):
+        ends = streams.cuts(rows, count)
+        lengths = np.diff(ends)
+        assert ends[0] == 0 and ends[-1] == rows and len({*lengths.tolist()}) == count
+        assert max(lengths) - min(lengths) <= 2 * count  # nearly equal work
+    assert streams.cuts(8, 2) == [0, 4, 8]
+
+
+@wheel
+def test_a_kernel_of_either_part_holds_its_constants():
+    """mx.compile would take them out of one part's, were the parts of one length: fewer broadcasts inside of it."""
+    ends = streams.cuts(256, 2)
+
+    def both(x):
+        parts = []
+        for stream, start, end in zip(streams.streams(2), ends, ends[1:], strict=False):
+            with mx.stream(stream):
+                parts.append(mx.maximum(x[start:end] + 1, -40) * 2)
+        return parts
+
+    text = io.StringIO()
+    mx.export_to_dot(text, *mx.compile(both)(mx.random.normal((256, 3))))
+    assert [name.count("Broadcast") for name in re.findall(r"Compiled\w+", text.getvalue())] == [3, 3]
