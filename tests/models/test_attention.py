@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from models import attention as module
-from models.attention import attention, attention_weights, fused
+from models.attention import attention, attention_weights, by_operations, fused
 from models.gpt import GPT
 from models.transformer import MultiHeadAttention
 from models.vit import ViT
@@ -23,13 +23,14 @@ def draw(seed, dtype=mx.float32):
     return [mx.array(rng.normal(size=shape).astype(np.float32)).astype(dtype) for shape in SHAPES]
 
 
-def reference(primals, tangents):
+def reference(primals, tangents, shift=False):
     """The value and its directional derivative in float64; a tangent of None stands still."""
     q, k, v = (np.array(a, np.float64) for a in primals)
     dq, dk, dv = (
         np.zeros(p.shape) if t is None else np.array(t, np.float64) for p, t in zip(primals, tangents, strict=True)
     )
-    p = np.exp(SCALE * q @ k.swapaxes(-1, -2))
+    scores = SCALE * q @ k.swapaxes(-1, -2)
+    p = np.exp(scores - (scores.max(-1, keepdims=True) if shift else 0))
     p /= p.sum(-1, keepdims=True)
     ds = SCALE * (dq @ k.swapaxes(-1, -2) + q @ dk.swapaxes(-1, -2))
     return p @ v, p * (ds - (p * ds).sum(-1, keepdims=True)) @ v + p @ dv
@@ -41,8 +42,16 @@ def close(found, wanted, tolerance=2e-6):
     assert np.abs(np.array(found.astype(mx.float32)) - wanted).max() < tolerance * (1 + np.abs(wanted).max())
 
 
+def written_out(q, k, v):
+    return by_operations(q, k, v, SCALE, None)
+
+
+WAYS = pytest.mark.parametrize("way", [fused(SCALE), written_out], ids=["fused", "operations"])
+
+
+@WAYS
 @pytest.mark.parametrize("moving", [m for m in product([True, False], repeat=3) if any(m)], ids=str)
-def test_value_and_jvp_in_float64(moving):
+def test_value_and_jvp_in_float64(moving, way):
     primals, tangents = draw(0), [t if m else None for t, m in zip(draw(1), moving, strict=True)]
     places = [i for i, m in enumerate(moving) if m]
 
@@ -50,7 +59,7 @@ def test_value_and_jvp_in_float64(moving):
         arrays = list(primals)
         for place, value in zip(places, some, strict=True):
             arrays[place] = value
-        return fused(SCALE)(*arrays)
+        return way(*arrays)
 
     out, tangent = mx.jvp(of_moving, [primals[i] for i in places], [t for t in tangents if t is not None])
     value, slope = reference(primals, tangents)
@@ -72,18 +81,17 @@ def slope(f):
     return call
 
 
+@WAYS
 @pytest.mark.parametrize("scalar", [value, slope])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_gradients_equal_those_of_mlx_and_finite_differences(scalar, compiled):
+def test_gradients_equal_those_of_mlx_and_finite_differences(scalar, compiled, way):
     primals, along, step = draw(0), draw(2), 1e-2
-    found = mx.grad(scalar(fused(SCALE)), argnums=(0, 1, 2))
+    found = mx.grad(scalar(way), argnums=(0, 1, 2))
     theirs = mx.grad(scalar(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=SCALE)), argnums=(0, 1, 2))
     gradients = (mx.compile(found) if compiled else found)(*primals)
     for one, other in zip(gradients, theirs(*primals), strict=True):
         close(one, other, 1e-5)
-    near = [
-        scalar(fused(SCALE))(*(p + i * step * d for p, d in zip(primals, along, strict=True))) for i in (-2, -1, 1, 2)
-    ]
+    near = [scalar(way)(*(p + i * step * d for p, d in zip(primals, along, strict=True))) for i in (-2, -1, 1, 2)]
     difference = (near[0] - 8 * near[1] + 8 * near[2] - near[3]).item() / (12 * step)
     directional = sum((g * d).sum().item() for g, d in zip(gradients, along, strict=True))
     assert abs(directional - difference) < 2e-3 * (1 + abs(difference))
@@ -130,10 +138,10 @@ def test_the_mode_chooses(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["unet", "dit_s", "imf_dit", "song_unet"])
-def test_models_are_the_same_in_both_modes(name, monkeypatch):
+def test_models_are_the_same_in_all_modes(name, monkeypatch):
     model, point, direction = directional(name)
     weights, found = model.parameters(), {}
-    for mode in ("plain", "fused"):
+    for mode in ("plain", "fused", "auto"):
         monkeypatch.setattr(module, "mode", mode)
         tangent = mx.jvp(model, point, direction)[1][0]
         found[mode] = [
@@ -141,8 +149,16 @@ def test_models_are_the_same_in_both_modes(name, monkeypatch):
             *(g for _, g in tree_flatten(mx.grad(squared_tangent(model, direction))(weights, *point))),
         ]
         model.update(weights)
-    for one, other in zip(found["fused"], found["plain"], strict=True):
+    for one, other, third in zip(found["fused"], found["plain"], found["auto"], strict=True):
         close(one, other, 1e-4)
+        close(third, other, 1e-4)
+
+
+def test_a_mask_hides_tokens_and_large_scores_stay_finite():
+    (q, k, v), mask = draw(0), mx.array([[True] * 3 + [False] * 4] * 5)
+    found = by_operations(100 * q, 100 * k, v, SCALE, mask)
+    close(found, reference((100 * q, 100 * k[:, :, :3], v[:, :, :3]), [None] * 3, shift=True)[0], 1e-5)
+    close(found, mx.fast.scaled_dot_product_attention(100 * q, 100 * k, v, scale=SCALE, mask=mask), 1e-5)
 
 
 def test_recorded_weights_are_the_softmax_and_the_result_stays():
