@@ -10,6 +10,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from runtime.calls import watching
 from runtime.custom import custom_function
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
@@ -33,7 +34,8 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
             recorder.append(weights)
     if mode == "fused" and mask is None:
         return fused(scale)(q, k, v)
-    if mode == "auto" and q.dtype == mx.float32 and mx.default_device() == mx.Device(mx.cpu):
+    here = q.dtype == mx.float32 and mx.default_device() == mx.Device(mx.cpu)
+    if mode == "auto" and here and not watching():  # who watches calls knows MLX's as one
         return by_operations(q, k, v, scale, mask)
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
