@@ -26,10 +26,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
     mask: bool, broadcast to (B, heads, T, T'), true where a token may look.
     """
     if _recorders:
-        scores = (scale * q) @ k.swapaxes(-1, -2)
-        if mask is not None:
-            scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
-        weights = mx.softmax(scores.astype(mx.float32), axis=-1)
+        weights = mx.softmax(scored(q, k, scale, mask).astype(mx.float32), axis=-1)
         for recorder in _recorders:
             recorder.append(weights)
     if mode == "fused" and mask is None:
@@ -40,14 +37,18 @@ def attention(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.arra
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 
+def scored(q: mx.array, k: mx.array, scale: float, mask: mx.array | None) -> mx.array:
+    """scale q k^T of q (B, heads, T, D) and k (B, heads, T', D), (B, heads, T, T'), the least number where masked."""
+    scores = (scale * q) @ k.swapaxes(-1, -2)
+    return scores if mask is None else mx.where(mask, scores, mx.finfo(scores.dtype).min)
+
+
 def by_operations(q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | None) -> mx.array:
     """`attention` whose exponentials mx.compile fuses; MLX's softmax takes 25 ns a number on a CPU, this a seventh.
 
     q (B, heads, T, D), k and v (B, heads, T', D), mask as there -> (B, heads, T, D).
     """
-    scores = (scale * q) @ k.swapaxes(-1, -2)
-    if mask is not None:
-        scores = mx.where(mask, scores, mx.finfo(scores.dtype).min)
+    scores = scored(q, k, scale, mask)
     weights = mx.exp(scores - mx.stop_gradient(scores.max(axis=-1, keepdims=True)))
     return (weights / weights.sum(axis=-1, keepdims=True)) @ v
 

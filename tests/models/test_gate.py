@@ -7,9 +7,9 @@ import pytest
 from models import gate, gate_cuda
 from models.gate import fused, is_fused, joined
 from models.recursive import SwiGLU
-from runtime import nvrtc
 from runtime.errors import UsageError
 from tests.models import gate_formulas as formulas
+from tests.models import launches
 
 
 def normal(*shape, seed=0):
@@ -107,19 +107,12 @@ def test_a_mode_that_is_unknown_or_impossible_is_a_sentence(monkeypatch):
 def test_own_kernels_are_given_what_their_signatures_name(rows, width, blocks, monkeypatch):
     seen = []
 
-    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, grid, threadgroup, **_):
-        head = compiled_source.decode().split(f"{name}(")[1].split(")")[0].split(", ")
-        given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]
-        assert [part.rsplit(" ", 1)[0] for part in head] == given + [type(value).__name__ for value in scalars]
+    def look(name, text, scalars, grid, threadgroup):
         assert scalars == [width // 8, rows * width // 8, 0]
         assert grid == (256 * blocks, 1, 1) and threadgroup == (256, 1, 1)
         seen.append(name)
-        return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
 
-    monkeypatch.setattr(nvrtc, "library", object)
-    monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
-    monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
-    monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
+    launches.watched(monkeypatch, look)
     x = mx.zeros((rows, 2, width), mx.bfloat16)
     y = gate_cuda.forward(x)
     assert y.shape == (rows, width) and gate_cuda.backward(x, y).shape == x.shape

@@ -9,8 +9,8 @@ import pytest
 from models import layer_norm_cuda, modulated_norm
 from models.dit import DiT
 from models.modulated_norm import expression, fused, modulated
-from runtime import nvrtc
 from runtime.errors import UsageError
+from tests.models import launches
 from tests.models import layer_norm_formulas as formulas
 
 
@@ -125,20 +125,12 @@ def test_a_mode_that_is_unknown_or_impossible_is_a_sentence(monkeypatch):
 def test_own_kernels_are_given_what_their_signatures_name(width, chunks, monkeypatch):
     seen = []
 
-    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, grid, threadgroup, **_):
-        text = compiled_source.decode()
-        head = text.split(f"{name}(")[1].split(")")[0].split(", ")
-        given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]
-        assert [part.rsplit(" ", 1)[0] for part in head] == given + [type(value).__name__ for value in scalars]
+    def look(name, text, scalars, grid, threadgroup):
         assert f"constexpr int K = {chunks};" in text and scalars == [2 * 70, 70, width, 32, bits(1e-6)]
         assert grid[0] % threadgroup[0] == 0 and threadgroup == (256, 1, 1)
         seen.append((name, grid[0] // threadgroup[0]))
-        return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
 
-    monkeypatch.setattr(nvrtc, "library", object)
-    monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
-    monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
-    monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
+    launches.watched(monkeypatch, look)
     x, row = mx.zeros((2, 70, width), mx.bfloat16), mx.zeros((2, width))
     layer_norm_cuda.forward(x, row, row, 1e-6)
     layer_norm_cuda.tangent(x, row, row, x, row, row, 1e-6)

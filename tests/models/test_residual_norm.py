@@ -9,8 +9,8 @@ import pytest
 from models import residual_norm as module
 from models import residual_norm_cuda
 from models.residual_norm import by_tokens, expression, fused, residual_norm
-from runtime import nvrtc
 from runtime.errors import UsageError
+from tests.models import launches
 from tests.models import residual_norm_formulas as formulas
 from tests.models.compiled import kernels
 
@@ -131,23 +131,15 @@ def test_a_mode_that_is_unknown_or_impossible_is_a_sentence(monkeypatch):
 def test_own_kernels_are_given_what_their_signatures_name(tokens, width, chunks, blocks, monkeypatch):
     seen = []
 
-    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, grid, threadgroup, **_):
-        text = compiled_source.decode()
-        head = text.split(f"{name}(")[1].split(")")[0].split(", ")
-        given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]
-        assert [part.rsplit(" ", 1)[0] for part in head] == given + [type(value).__name__ for value in scalars]
+    def look(name, text, scalars, grid, threadgroup):
         axis = 1 if "tokens" in name else 2
         assert f"constexpr int K = {chunks[axis - 1]};" in text and threadgroup == (256, 1, 1)
         eps = struct.unpack("<i", struct.pack("<f", EPS))[0] if "forward" in name else 0
         assert scalars == [*((tokens, width) if axis == 1 else (2 * tokens, width)), eps]
         assert grid == (256 * blocks[axis - 1], 1, 1) and "/*" not in text
         seen.append(name)
-        return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
 
-    monkeypatch.setattr(nvrtc, "library", object)
-    monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
-    monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
-    monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
+    launches.watched(monkeypatch, look)
     x = mx.zeros((2, tokens, width), mx.bfloat16)
     for axis in (1, 2):
         y, f = residual_norm_cuda.forward(x, x, axis, EPS)
