@@ -36,11 +36,12 @@ class Agreement:
         """This process's wishes as numbers, none where it is alone; number: of the signal it got, or 0."""
         return [int(stop), *(int(number == own) for own in SIGNALS)] if self.world.many else []
 
-    def heed(self, means: mx.array) -> None:
-        """Takes the means of all wishes, of the shape of `asks`, if there are others."""
+    def heed(self, wished: mx.array) -> None:
+        """Takes the wishes of all, bit i for place i of `asks`, if there are others."""
         if not self.world.many:
             return
-        stop, *signals = np.asarray(means) > 0
+        bits = np.asarray(wished).item()
+        stop, *signals = (bits >> i & 1 for i in range(1 + len(SIGNALS)))
         self.ended |= bool(stop)
         self.signal = next((int(own) for own, got in zip(SIGNALS, signals, strict=True) if got), self.signal)
 

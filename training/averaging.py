@@ -16,15 +16,26 @@ def averaged(
     """All of these as means over the processes; what only counts stays as it is, it is the same in all of them.
 
     Gradients travel as they come, in the precision of the forward pass. Those of `sharded` leaves are means already.
+    told: wishes (N,), each 0 or 1; they come back as `wished`.
     """
     if not world.many:
-        return losses, gradients, changed, told
+        return losses, gradients, changed, {name: wished(array) for name, array in told.items()}
     floating = {path: array for path, array in changed.items() if mx.issubdtype(array.dtype, mx.floating)}
     whole = {key: {p: g for p, g in own.items() if p not in sharded} for key, own in gradients.items()}
     kinds = [losses, floating, told, *whole.values()]
     means = world.mean({f"{i}|{name}": array for i, own in enumerate(kinds) for name, array in own.items()})
     losses, floating, told, *parts = ({name: means[f"{i}|{name}"] for name in own} for i, own in enumerate(kinds))
+    told = {name: wished(array) for name, array in told.items()}
     return losses, {k: own | p for (k, own), p in zip(gradients.items(), parts, strict=True)}, changed | floating, told
+
+
+def wished(means: mx.array) -> mx.array:
+    """The wishes of which some process has any, from their means (N,): bit i of one number, 0-d int32.
+
+    The host reads it in every step. On CUDA, MLX keeps a number where the host can see it, but copies the smallest
+    array there first, which waits for the step that was launched meanwhile: the host could never run ahead.
+    """
+    return mx.where(means > 0, mx.array([1 << i for i in range(means.size)], mx.int32), 0).sum()
 
 
 def widened(gradients: Gradients, given: Collection[str | None], scale: mx.array | None) -> Gradients:

@@ -115,7 +115,7 @@ class TrainStep:
 
         phases: the network's, of this step; ds_id: the data set of the batch, "" without a name. For each pair of them
         the step is compiled once. An update of another ds_id rests: no gradient, no change of its state.
-        asked: numbers of this process, whose means over all come back as "asked"; given by all or by none.
+        asked: this process's wishes, each 0 or 1; bit i of the number "asked" tells if any has i. Given by all or none.
         """
         if phases is None and any(update.phased for update in self.network.updates):
             phases = self.network.phases(int(self.state["step"].item()))
