@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from scripts.remote.options import asked
 
@@ -24,10 +25,11 @@ if __name__ == "__main__" and asked(sys.argv[1:]):  # a mistake is told, a run s
 
 import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 from runtime import device
+from runtime.config_files import differences, leaves
 from runtime.errors import UsageError
 from runtime.trees import count_parameters
 from runtime.world import joined, lost, placed
-from scripts.compose import CONFIGS, compose, groups, merged, options, quoted, run_name_of
+from scripts.compose import CONFIGS, compose, groups, merged, options, quoted, run_name_of, told, yes
 from scripts.processes import follow_parent, together
 from training.estimator import Interrupted, Summary
 from training.experiment import Experiment, assemble, evaluate_run, load_run
@@ -66,8 +68,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, 
     estimator = experiment.estimator
     estimator.workspace = workspace
     estimator.traces.extend(traces)
+    first: int | None = None  # the step that this sitting starts from
     try:
         resumed = _restore(experiment, workspace)
+        first = estimator.step
         check_start(estimator.train_step)
         facts = {"parameters": _parameters(experiment), "data": experiment.pipeline.fingerprint()}
         if isinstance(workspace, Workspace):
@@ -91,6 +95,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, 
         workspace.say(f"stopped at step {estimator.step}, saved{again if alone else ''}")
         world.wait()  # until rank 0 has saved
         raise
+    except Exception:
+        if first is None or estimator.step == first:
+            workspace.withdraw()
+        raise
     finally:
         workspace.close()
     return summary
@@ -101,7 +109,10 @@ def _restore(experiment: Experiment, workspace: Guest) -> dict | None:
     config, estimator = experiment.config, experiment.estimator
     if config.resume and (found := workspace.newest()):
         path, arrays, meta = found
-        estimator.load(arrays, meta, str(path))
+        try:
+            estimator.load(arrays, meta, str(path))
+        except UsageError as error:
+            raise UsageError(f"{error}{_changed(meta['config'], config)}") from error
         workspace.say(f"resuming {config.run_name} from {path.name}")
         return meta["tracker"]
     if config.resume:
@@ -111,6 +122,15 @@ def _restore(experiment: Experiment, workspace: Guest) -> dict | None:
         experiment.start_from(config.init_from)
         workspace.say(f"starting from the weights of {config.init_from}")
     return None
+
+
+def _changed(before: dict, config: DictConfig) -> str:
+    """A sentence of the settings that decide which arrays there are and that are no longer a checkpoint's."""
+    groups = ("model", "network", "loss", "optimizer", "precision", "accumulate")
+    now: Any = OmegaConf.to_container(config)
+    both = {name: leaves({key: c.get(key) for key in groups}) for name, c in (("before", before), ("now", now))}
+    rows = [f"{key}={old} is now {new}" for key, old, new in differences(both)]
+    return f" Changed since: {'; '.join(rows)}." if rows else ""
 
 
 def _introduction(experiment: Experiment) -> str:
@@ -161,19 +181,26 @@ def measure_of(name: str) -> str:
 
 
 def _single(overrides: list[str]) -> int:
-    given = [text for text in overrides if text.startswith("eval_checkpoint=")]
-    if given and given[-1] != "eval_checkpoint=null":
-        device.select(next((o.split("=")[1] for o in overrides if o.startswith("device=")), "auto"))
-        print("\n".join(table(evaluate_run(given[-1].split("=", 1)[1])[0])))
+    checkpoint = told(overrides, "eval_checkpoint")
+    if checkpoint not in (None, "null"):
+        if idle := [text for text in overrides if text.split("=")[0] not in ("eval_checkpoint", "run_name", "device")]:
+            raise UsageError(
+                f"eval_checkpoint evaluates with the checkpoint's own configuration, {idle[0]} would change nothing; "
+                "scripts/evaluate.py checkpoint=... takes changes of evaluation and solver."
+            )
+        device.select(told(overrides, "device") or "auto")
+        print("\n".join(table(evaluate_run(checkpoint)[0])))
         return 0
+    if idle := [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]:
+        raise UsageError(f"{idle[0]} changes nothing in a single run, whose folder is <output_dir>/<run_name>; leave "
+                         "it out, or sweep with --multirun.")  # fmt: skip
     name = run_name_of(overrides)
     if name is None:
         raise UsageError(
             "run_name is missing; name your run, for example: python launcher.py run_name=first (or --help)."
         )
-    if {f"resume={yes}" for yes in ("true", "1", "yes", "on", "y")} & {text.lower() for text in overrides}:
-        output = next((o.split("=", 1)[1] for o in overrides if o.startswith("output_dir=")), "outputs")
-        stored = Path(output) / name / "overrides.json"
+    if yes(overrides, "resume"):
+        stored = Path(told(overrides, "output_dir") or "outputs") / name / "overrides.json"
         overrides = merged(json.loads(stored.read_text()) if stored.exists() else [], overrides)
     config = compose(overrides)
     several = config.distributed

@@ -12,6 +12,9 @@ from yaml import YAMLError, safe_load
 
 from runtime.errors import UsageError
 
+UNTOLD = ("run_name", "resume", "overwrite")  # they name the run and say how a sitting began
+MISSING = "(none)"
+
 
 def config_file(path: str | Path) -> Path:
     """The file meant by a path: itself, or in a run's folder the config of its last sitting."""
@@ -64,3 +67,25 @@ def save_config(config: Mapping[str, Any] | DictConfig, path: str | Path) -> Pat
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """The single values of nested dictionaries and lists of them by dotted keys; lists of plain values stay whole."""
+    nested = isinstance(value, list) and any(isinstance(one, dict | list) for one in value)
+    inner = dict(enumerate(value)) if nested else value
+    if not isinstance(inner, dict) or not inner:
+        return {key: value}
+    found: dict[str, Any] = {}
+    for name, one in inner.items():
+        found |= leaves(one, f"{key}.{name}" if key else str(name))
+    return found
+
+
+def differences(configs: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Rows (key, value of each run), keys in order, where not all runs have the same value of the same type."""
+    rows = []
+    for key in sorted({key for config in configs.values() for key in config} - {*UNTOLD}):
+        values = [repr(config[key]) if key in config else MISSING for config in configs.values()]
+        if len(set(values)) > 1:
+            rows.append((key, *values))
+    return rows

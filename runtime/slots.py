@@ -63,9 +63,8 @@ def restore(tree: Any, arrays: dict[str, mx.array], source: str) -> None:
             f"{source} does not fit this network: it lacks {len(missing)} arrays (first: {missing[:2]}) and has "
             f"{len(unexpected)} unknown ones (first: {unexpected[:2]})."
         )
-    for path, array in arrays.items():
+    for path, array in sorted(arrays.items()):  # models before optimizers
         if array.shape != have[path].shape or array.dtype != have[path].dtype:
-            raise UsageError(
-                f"{source}: {path} has {array.shape} {array.dtype}; needed: {have[path].shape} {have[path].dtype}."
-            )
+            got, needed = (f"{a.shape} {str(a.dtype).rpartition('.')[2]}" for a in (array, have[path]))
+            raise UsageError(f"{source}: {path} has {got}; needed: {needed}.")
     write(tree, arrays)

@@ -22,14 +22,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from runtime.columns import columns
-from runtime.config_files import load_config
+from runtime.config_files import MISSING, differences, leaves, load_config
 from runtime.errors import UsageError
 from scripts.arguments import command, ends_in, parse
 from visualizers.curves import read_metrics
 from visualizers.logs import Series, chosen, compare_runs
-
-UNTOLD = ("run_name", "resume", "overwrite")  # they name the run and say how a sitting began
-MISSING = "(none)"
 
 
 @dataclass
@@ -55,28 +52,6 @@ def config_of(folder: Path) -> dict[str, Any]:
     """The config of a run's last sitting, by dotted keys."""
     found: Any = OmegaConf.to_container(load_config(folder))
     return leaves(found)
-
-
-def leaves(value: Any, key: str = "") -> dict[str, Any]:
-    """The single values of nested dictionaries and lists of them by dotted keys; lists of plain values stay whole."""
-    nested = isinstance(value, list) and any(isinstance(one, dict | list) for one in value)
-    inner = dict(enumerate(value)) if nested else value
-    if not isinstance(inner, dict) or not inner:
-        return {key: value}
-    found: dict[str, Any] = {}
-    for name, one in inner.items():
-        found |= leaves(one, f"{key}.{name}" if key else str(name))
-    return found
-
-
-def differences(configs: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Rows (key, value of each run), keys in order, where not all runs have the same value of the same type."""
-    rows = []
-    for key in sorted({key for config in configs.values() for key in config} - {*UNTOLD}):
-        values = [repr(config[key]) if key in config else MISSING for config in configs.values()]
-        if len(set(values)) > 1:
-            rows.append((key, *values))
-    return rows
 
 
 def outcomes(series: Series) -> dict[str, tuple[str, ...]]:

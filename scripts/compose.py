@@ -9,6 +9,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runtime.errors import UsageError, closest
 from runtime.schema import Train, check_run_name, check_values
 
+PATHS = ("output_dir", "init_from", "eval_checkpoint")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 ConfigStore.instance().store(name="schema", node=Train)
 
@@ -29,6 +31,8 @@ def compose(overrides: list[str], configs: Path = CONFIGS) -> DictConfig:
     overrides = [f"~{text[:-5]}" if text.endswith("=null") and text[:-5] in groups() else text for text in overrides]
     try:
         config = _compose(overrides, configs)
+        if config.dataloaders is None:
+            raise UsageError("dataloaders is null; needed: dataloaders=NAME.")
         if config.batch_size is not None:
             config.dataloaders.batch_size = config.batch_size
         OmegaConf.resolve(config)
@@ -46,20 +50,42 @@ def _compose(overrides: list[str], configs: Path = CONFIGS) -> DictConfig:
 
 
 def quoted(override: str) -> str:
-    """A run_name override in quotes, so that YAML leaves 1.10, 1e3 and true the names they are; debug=nan likewise."""
+    """A run_name override in quotes, so that YAML leaves 1.10, 1e3 and true the names they are; debug=nan likewise.
+
+    So are paths with characters that Hydra's grammar doesn't know (letters beyond English, brackets, ...).
+    """
     if override == "debug=nan":
         return "debug='nan'"
-    name = override.removeprefix("run_name=")
-    if name == override or name[:1] in "'\"":
+    key, _, value = override.partition("=")
+    if value[:1] in ("'", '"') or key not in ("run_name", *PATHS):
         return override
-    check_run_name(name)
-    return f"run_name='{name}'"
+    if key == "run_name":
+        check_run_name(value)
+        return f"run_name='{value}'"
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        value = value.replace("'", "\\'")
+        return f"{key}='{value}'"
+    return override
+
+
+def told(overrides: Sequence[str], key: str) -> str | None:
+    """The text that overrides give for a key, the last of several, without quotes around it."""
+    found = [value for name, _, value in (text.partition("=") for text in overrides) if name == key]
+    if not found:
+        return None
+    return found[-1][1:-1] if re.fullmatch(r"(['\"]).*\1", found[-1]) else found[-1]
+
+
+def yes(overrides: Sequence[str], key: str) -> bool:
+    """Whether overrides say true for a key, in any of YAML's ways."""
+    return (told(overrides, key) or "").lower() in ("true", "1", "yes", "on", "y")
 
 
 def run_name_of(overrides: list[str]) -> str | None:
     """The run name among overrides, as typed."""
-    names = [text.removeprefix("run_name=").strip("'\"") for text in overrides if text.startswith("run_name=")]
-    return names[-1] if names else None
+    return told(overrides, "run_name")
 
 
 def merged(stored: list[str], given: list[str]) -> list[str]:
@@ -81,7 +107,9 @@ def groups() -> list[str]:
 def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     """One sentence for an error of Hydra or OmegaConf in the composition of these overrides."""
     text = str(error)
-    if found := re.search(r"Could not find '(\w+)/([^']+)'", text):
+    if found := re.search(r"Multiple values for (\S+)\. To override", text):
+        return f"{found[1]} has one option; needed: {found[1]}=NAME without a + before it."
+    if found := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, got = found.groups()
         return (
             f"{group}={got} does not exist; nearest: {closest(got, options(group))}; all: {', '.join(options(group))}."
@@ -91,7 +119,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return _unknown_key(found[2], overrides)
     if isinstance(error, OverrideParseException):
-        return f"can't read the override {error.override!r}; needed: key=value, +key=value or ~key."
+        key, equals, value = str(error.override).partition("=")
+        hint = f"; a value with special characters stands in quotes: {key}='\"{value}\"'" if equals and value else ""
+        return f"can't read the override {error.override!r}; needed: key=value, +key=value or ~key{hint}."
     if found := re.search(r"full_key: (\S+)", text):
         return f"{found[1]}: {text.splitlines()[0]}."
     cause = error.__cause__

@@ -39,7 +39,6 @@ def multirun(arguments: list[str]) -> int:
     if moved := [text for text in hydras if text.startswith(("hydra.sweep.", "hydra.run."))]:
         raise UsageError(f"a sweep's folder is <output_dir>/<run_name>, got {moved[0]}; give these two instead.")
     space, fixed = read_sweeps([text for text in given if text not in hydras])
-    resume, overwrite = ("resume=true" in fixed), ("overwrite=true" in fixed)
     again = [text for text in fixed if text.startswith(("resume=", "overwrite="))]
     name = run_name_of(fixed)
     if name is None:
@@ -53,7 +52,7 @@ def multirun(arguments: list[str]) -> int:
         )
     described = {"method": "hydra", "sweeps": {key: str(values) for key, values in space.items()}}
     left = [quoted(text) for text in arguments if text not in again]
-    with enter(folder, described, overwrite and not resume):
+    with enter(folder, described, config.overwrite):
         argv, sys.argv = sys.argv, [sys.argv[0], *left]
         try:
             hydra.main(config_path=str(configs_of(folder).resolve()), config_name="train", version_base="1.3")(job)()

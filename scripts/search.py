@@ -36,7 +36,7 @@ import runtime.blas  # noqa: F401  before mlx: a fast BLAS on Linux CPUs
 # isort: split
 from runtime.errors import UsageError
 from scripts.arguments import command, parse
-from scripts.compose import run_name_of
+from scripts.compose import run_name_of, yes
 from scripts.sweep_folder import enter
 from scripts.sweep_report import conclude
 from scripts.sweeps import checked, point_overrides, read_sweeps
@@ -116,7 +116,7 @@ def work(arguments: list[str]) -> None:
     own = {field.name for field in fields(Settings)}
     given, _ = parse([text for text in arguments if text.split("=")[0] in own], Settings)
     space, fixed = read_sweeps([text for text in arguments if text.split("=")[0] not in own])
-    overwrite = "overwrite=true" in fixed
+    overwrite = yes(fixed, "overwrite")
     fixed = [text for text in fixed if not text.startswith(("overwrite=", "resume="))]
     name = run_name_of(fixed)
     if name is None:

@@ -50,7 +50,6 @@ ROOT = Path(__file__).parents[1]
         (["'x"], "can't read the override"),
         (["init_from=/nowhere"], "/nowhere"),
         (["init_from=" + str(ROOT / "models/weights/trm_sudoku.safetensors")], "holds a model for use alone"),
-        (["eval_checkpoint=" + str(ROOT / "models/weights/trm_sudoku.safetensors")], "holds a model for use alone"),
         ([f"seed={2**63}"], "below 2^63"),
         (["model=5"], "Got int"),
         (["model.hidden=0"], "can't be built from shape=[2], hidden=0"),
@@ -67,6 +66,12 @@ ROOT = Path(__file__).parents[1]
         (["traces.evaluation.pictures=abc"], "pictures must be Callable | None, got 'abc'"),
         (["+traces.mine=3"], "mine must be a mapping with a _target_, got 3"),
         (["solver=null"], "solver is null"),
+        (["dataloaders=null"], "dataloaders is null"),
+        (["dataloaders="], "dataloaders= does not exist"),
+        (["+experiment=digits_fm"], "needed: experiment=NAME without a +"),
+        (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere changes nothing in a single run"),
+        (["eval_checkpoint=outputs/t"], "would change nothing"),
+        (["model.activation=(x"], "stands in quotes: model.activation='\"(x\"'"),
         (["model=trm", "loss=flow_matching"], "TRM takes none"),
     ],
     ids=str,
@@ -80,6 +85,11 @@ def test_mistakes_cost_one_sentence_and_exit_status_2_before_step_0(overrides, s
     assert status == 2 and captured.err.startswith("error: ") and captured.err.count("\n") == 1
     assert said in captured.err
     assert not list(tmp_path.glob("outputs/*/checkpoints/*"))
+
+
+def test_a_file_of_a_model_alone_is_no_checkpoint_to_evaluate(capsys):
+    assert launcher.main([f"eval_checkpoint={ROOT / 'models/weights/trm_sudoku.safetensors'}", "device=cpu"]) == 2
+    assert "holds a model for use alone" in capsys.readouterr().err
 
 
 def test_run_name_is_mandatory_and_help_teaches(capsys):

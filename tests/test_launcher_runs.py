@@ -20,6 +20,35 @@ def test_resume_remembers_the_overrides_of_the_first_sitting(yes, tmp_path, monk
     assert "hidden: 12" in Path("outputs/t/resume-1.yaml").read_text()
 
 
+@pytest.mark.parametrize("mistake", ["model.hidden=13", "save_every=2x"])
+def test_a_sitting_that_fails_before_its_first_step_is_not_remembered(mistake, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launcher.main([*TINY, "evaluation=none", "model.hidden=12"]) == 0
+    before = sorted(Path("outputs/t").iterdir())
+    assert launcher.main(["run_name=t", "resume=true", "max_steps=4", mistake]) == 2
+    said = capsys.readouterr().err
+    assert ("Changed since: model.hidden=12 is now 13." in said) == (mistake == "model.hidden=13")
+    assert sorted(Path("outputs/t").iterdir()) == before
+    assert launcher.main(["run_name=t", "resume=true", "max_steps=3"]) == 0
+    assert json.loads(Path("outputs/t/summary.json").read_text())["steps"] == 3
+
+
+def test_a_new_run_that_fails_before_its_first_step_leaves_its_name_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert launcher.main([*TINY, "evaluation=none", "save_every=2x"]) == 2
+    assert launcher.main([*TINY, "evaluation=none"]) == 0
+
+
+def test_a_folder_may_have_any_name_and_resume_finds_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, typed in {"a (ü) 'b'": "a (ü) 'b'", "c d": "'c d'"}.items():
+        assert launcher.main([*TINY, "evaluation=none", "model.hidden=12", f"output_dir={typed}"]) == 0
+        assert launcher.main(["run_name=t", "resume=yes", "max_steps=3", f"output_dir={typed}"]) == 0
+        assert json.loads((Path(place) / "t" / "summary.json").read_text())["steps"] == 3
+        quote = "'" if typed != place else ""
+        assert launcher.main([f"eval_checkpoint={quote}{place}/t{quote}", "device=cpu"]) == 0
+
+
 def test_plugins_let_a_users_package_be_a_target(tmp_path):
     with pytest.raises(UsageError, match="outside the packages"):
         two_steps(tmp_path, "model._target_=tests.test_launcher_runs.Mine")

@@ -22,6 +22,7 @@ class Tracker:
     "alert/<subject>..." is "<level>: <text>", which trackio has among its alerts instead. The row of the current step
     stays open until a later step logs, so a checkpoint can hold it: `state()` and `start(resume=state)` make the two
     records those of an uninterrupted run, without duplicates or holes, however much either had lost or run ahead.
+    What the end of a training added to that row after its checkpoint (the final evaluation) stays.
     """
 
     def __init__(self, folder: Path, project: str = "mlx-lab", name: str = "", config: dict | None = None,
@@ -135,14 +136,18 @@ class Tracker:
         return {k: trackio.Image(str(self.folder / v)) if k in pictures else v for k, v in values.items()}
 
     def _truncate(self, before: int) -> None:
-        """Drops the rows of metrics.jsonl from step `before` on, and a last line that a kill cut short."""
+        """Drops the rows of metrics.jsonl from step `before` on, and a last line that a kill cut short.
+
+        The row of that step is open again, with all that was ever logged in it.
+        """
         self._file.close()
         path = self.folder / "metrics.jsonl"
-        kept = [
-            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < before
-        ]
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        for row in rows:
+            if row["step"] == before:
+                self.values = {name: row[name] for name in row if name not in ("step", "time")} | self.values
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] < before))
         temporary.replace(path)
         self._file = path.open("a", buffering=1)
 

@@ -33,6 +33,9 @@ class Guest:
     def say(self, text: str) -> None:
         """Nothing: rank 0 says it."""
 
+    def withdraw(self) -> None:
+        """Nothing: rank 0 wrote it."""
+
     def close(self) -> None:
         """Lets go of the folder."""
 
@@ -50,10 +53,10 @@ class Workspace(Guest):
         self._open_folder(config.resume, config.overwrite)
         plain: Any = OmegaConf.to_container(config, resolve=True)
         self.meta = {"run_name": config.run_name, "config": plain, "provenance": checkpoint.provenance()}
-        self._write_config()
-        (folder / "overrides.json").write_text(
-            json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))])
-        )
+        told = folder / "overrides.json"
+        self._before = told.read_text() if told.exists() else None
+        self._config = self._write_config()
+        told.write_text(json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))]))
         track = config.trackio
         self.tracker = Tracker(folder, track.project, config.run_name, plain, track.enabled)
 
@@ -72,7 +75,19 @@ class Workspace(Guest):
                 elif path.name != ".lock":
                     path.unlink()
 
-    def _write_config(self) -> None:
+    def withdraw(self) -> None:
+        """Takes back what a sitting that ended before its first step said of itself: the next is not held to it.
+
+        The folder of a new run is then as good as none.
+        """
+        if self._config.name == "config.yaml":
+            for name in ("overrides.json", "trackio_run.json", "log.txt"):
+                (self.folder / name).unlink(missing_ok=True)
+        elif self._before is not None:
+            (self.folder / "overrides.json").write_text(self._before)
+        self._config.unlink()
+
+    def _write_config(self) -> Path:
         """The resolved config, written once; later sittings leave theirs as resume-<n>.yaml."""
         path = self.folder / "config.yaml"
         if path.exists():
@@ -81,6 +96,7 @@ class Workspace(Guest):
             ]
             path = self.folder / f"resume-{max(taken, default=0) + 1}.yaml"
         path.write_text(OmegaConf.to_yaml(self.config, resolve=True))
+        return path
 
     def say(self, text: str) -> None:
         """Prints, and keeps in log.txt."""

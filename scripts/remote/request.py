@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from runtime.errors import UsageError
-from scripts.compose import compose, run_name_of
+from scripts.compose import compose, run_name_of, yes
 from scripts.remote.options import Options
 from scripts.remote.spec import place_of
 from scripts.remote.status import made_here
@@ -35,7 +35,7 @@ class Request:
     @property
     def resume(self) -> bool:
         """Whether the run goes on where an earlier one on the volume stopped."""
-        return "resume=true" in [text.lower() for text in self.overrides]
+        return yes(self.overrides, "resume")
 
 
 def prepare(overrides: list[str], options: Options) -> Request:

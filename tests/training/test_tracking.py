@@ -75,6 +75,21 @@ def test_after_a_kill_both_records_are_made_whole(tmp_path, damage):
         assert [step for step, _ in dashboard(other)] == [1, 2]
 
 
+def test_what_the_end_of_a_training_logged_stays_when_it_goes_on(tmp_path):
+    one = tracker(tmp_path / "a", "extended")
+    one.start()
+    log(one, 1, 5)
+    kept = json.loads(json.dumps(one.state()))  # the last checkpoint, before samples are judged
+    one.log(5, {"eval/distance": 0.25})
+    one.finish()
+    two = tracker(tmp_path / "a", "extended")
+    two.start(kept)
+    log(two, 6, 8)
+    two.finish()
+    rows = [(step, values | {"eval/distance": 0.25} if step == 5 else values) for step, values in WANT]
+    assert record(tmp_path / "a") == rows == dashboard(two)
+
+
 def test_the_record_of_another_machine_is_taken_as_it_is_however_often(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
