@@ -1,5 +1,6 @@
 """Loads the fast BLAS before anything imports MLX, and keeps the tests' dashboard rows to themselves."""
 
+import ctypes
 import gc
 import os
 import tempfile
@@ -9,6 +10,11 @@ import pytest
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio_"))  # read when trackio is imported
 
 import runtime.blas  # noqa: E402, F401
+
+# a test that changes PATH puts back this one, with MLX's compiler, not the one before runtime.blas
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+os.environ["PATH"] = getenv(b"PATH").decode()
 
 
 @pytest.fixture

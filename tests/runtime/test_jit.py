@@ -15,6 +15,7 @@ from runtime import jit
 import mlx.core as mx
 
 ROOT = Path(__file__).parents[2]
+HEADERS = Path(mx.__file__).parent / "include"
 PROGRAM = """
 import runtime.blas, runtime.jit, os
 import mlx.core as mx, numpy as np
@@ -40,6 +41,32 @@ def test_kernels_are_right_and_in_a_cache_of_their_own(tmp_path):
     assert said.startswith(f"True {tmp_path} -march=native")
     assert list((tmp_path / "cache").glob("mlx-lab/jit-*/tmp/mlx/*/cpu/*.so"))
     assert not (tmp_path / "mlx").exists()
+    (header,) = (tmp_path / "cache").glob("mlx-lab/jit-*/tmp/mlx/*/cpu/precompiled/**/*.gch")
+    (wrapper,) = (tmp_path / "cache").glob("mlx-lab/jit-*/bin/g++")
+    first = next((tmp_path / "cache").glob("mlx-lab/jit-*/tmp/mlx/*/cpu/*.cpp"))
+    made = first.with_name("made.so")
+    command = [wrapper, "-std=c++17", "-O3", "-fPIC", "-shared", "-H", "-I", HEADERS, first, "-o", made]
+
+    def compiled():
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return f"! {header}\n" in said, made.read_bytes()
+
+    used, code = compiled()
+    header.write_bytes(b"")
+    assert used and compiled() == (False, code), "the precompiled header changes machine code"
+
+
+def test_the_compiler_is_the_real_one_for_parent_and_child(tmp_path):
+    ours, real, other, ccache = (tmp_path / name for name in ("mlx-lab/jit-01234567/bin", "real", "other", "ccache"))
+    for folder in (ours, real, other, ccache):
+        folder.mkdir(parents=True)
+    for file in (ours / "g++", real / "x86-g++-12", ccache / "ccache"):
+        file.touch(0o755)
+    (other / "g++").symlink_to(real / "x86-g++-12")
+    (ccache / "g++").symlink_to(ccache / "ccache")
+    assert jit.compiler_found(f"{ours}{os.pathsep}{other}") == str(real / "x86-g++-12")
+    assert jit.compiler_found(f"{ccache}{os.pathsep}{other}") == str(ccache / "g++")
+    assert jit.compiler_found(str(ours)) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux CPUs compile kernels with g++")

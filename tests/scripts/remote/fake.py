@@ -1,6 +1,7 @@
 """A provider of folders that behaves as Modal's documents say: stale mounts, preemptions, retries, lost uploads."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,11 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from runtime.jit import cache_folder, compiler_found
 from scripts.remote.backend import Call, Entry
 from scripts.remote.spec import ROOT, UNSENT, place_of
 
 HERE = Path(__file__).parent
-TOOLS = ("g++", "gcc", "as", "ld", "sh")  # of debian_slim with the image's apt packages; there is no git
+# of debian_slim with the image's apt packages; there is no git
+TOOLS = ("g++", "gcc", "as", "ld", "sh", "mkdir", "mv", "rm")
 
 
 class FakeVolume:
@@ -118,6 +121,7 @@ class FakeCalls:
 
     def _attempt(self, clean: Path, place: Path, spec: dict) -> tuple[int, bool]:
         environment = {"PATH": str(tools(self.folder)), "HOME": str(Path.home()), "PYTHONPATH": str(clean)}
+        environment["XDG_CACHE_HOME"] = str(cache_folder().parent)  # a container's would be empty: kernels made anew
         environment |= spec["image"]["env"] | {"TRACKIO_DIR": "/dev/null/none"}  # the job must choose a folder itself
         shutil.copy(HERE / "container.py", place / "container.py")
         command = [sys.executable, str(place / "container.py"), str(place / "job.json")]
@@ -167,6 +171,6 @@ def tools(folder: Path) -> Path:
     if not place.exists():
         place.mkdir(parents=True)
         for name in TOOLS:
-            if found := shutil.which(name):
+            if found := compiler_found(os.environ["PATH"]) if name == "g++" else shutil.which(name):
                 (place / name).symlink_to(found)
     return place
