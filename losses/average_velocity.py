@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from losses.conditioning import Conditional, masked_mean, row_means, source_points
+from losses.conditioning import Conditional, like, masked_mean, row_means, source_points
 from losses.pairs import SortedPairs
 from losses.paths import beside
 from runtime.errors import UsageError
@@ -47,7 +47,7 @@ Call = Callable[[Rows], tuple[mx.array, ...]]
 
 def average(model, z: mx.array, r: mx.array, t: mx.array, **rest) -> mx.array:
     """u(z, r, t) in float32 (or z's float64): the model at states z (B, ...) of times r, ends t, both (B,)."""
-    out = model(z, times=mx.stack([r, t], axis=1), **rest)
+    out = like(model(z, times=mx.stack([r, t], axis=1), **rest), z)
     return out if out.dtype == mx.float64 else out.astype(mx.float32)
 
 

@@ -69,6 +69,14 @@ def unlabelled(conditions: Batch) -> Batch:
     return {**conditions, "label": mx.full(conditions["label"].shape, -1)}
 
 
+def like(out: mx.array, x: mx.array) -> mx.array:
+    """What a model gave for the states x (B, ...), which must be of their shape: broadcasting would train anything."""
+    if out.shape != x.shape:
+        raise UsageError(f"the model gives an array of shape {out.shape} for states of shape {x.shape}; needed: the "
+                         "same shape.")  # fmt: skip
+    return out
+
+
 def source_points(batch: Batch, key: mx.array) -> mx.array:
     """x0 (B, ...): the batch's own where it has them, else standard normal noise."""
     return batch["x0"] if "x0" in batch else mx.random.normal(batch["x"].shape, key=key)

@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from losses.conditioning import Conditional, masked_mean, row_means, source_points
+from losses.conditioning import Conditional, like, masked_mean, row_means, source_points
 from losses.couplings import Coupling, Kind
 from losses.paths import CondOT, Path, Prediction, Uniform
 from runtime.op import Batch, Context, Field
@@ -78,4 +78,4 @@ class FlowMatching(Conditional):
 
 def predict(model, x: mx.array, t: mx.array, **rest) -> mx.array:
     """The model at states x (B, ...) and times t (B,); the end of the pair is 1 in training and in sampling alike."""
-    return model(x, times=mx.stack([t, mx.ones_like(t)], axis=1), **rest)
+    return like(model(x, times=mx.stack([t, mx.ones_like(t)], axis=1), **rest), x)

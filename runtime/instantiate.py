@@ -44,7 +44,8 @@ def locate(path: str, plugins: tuple[str, ...] = ()) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise UsageError(f"_target_ {path!r} needs the package {error.name!r}, which is not installed.") from error
-        raise UsageError(f"_target_ {path!r}: there is no module {module_name!r}.") from error
+        raise UsageError(f"_target_ {path!r}: there is no module {module_name!r} beside launcher.py or in a folder of "
+                         "PYTHONPATH.") from error  # fmt: skip
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise UsageError(

@@ -89,9 +89,17 @@ def run_name_of(overrides: list[str]) -> str | None:
 
 
 def merged(stored: list[str], given: list[str]) -> list[str]:
-    """Overrides of an earlier sitting with today's on top: the later wins per key."""
-    by_key = {text.split("=", 1)[0].lstrip("+~"): text for text in (*stored, *given)}
-    return list(by_key.values())
+    """Overrides of an earlier sitting, without those whose key has a new one, then today's.
+
+    A deletion stays where today's adds the key anew.
+    """
+
+    def key(text: str) -> str:
+        return text.split("=", 1)[0].lstrip("+~")
+
+    new = {key(text): text for text in given}
+    kept = [o for o in stored if key(o) not in new or (o.startswith("~") and new[key(o)].startswith("+"))]
+    return [*kept, *given]
 
 
 def options(group: str) -> list[str]:

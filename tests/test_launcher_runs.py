@@ -8,6 +8,7 @@ import pytest
 import launcher
 from models.mlp import MLP
 from runtime.errors import UsageError
+from scripts.compose import merged
 from tests.test_launcher import TINY, two_steps
 
 
@@ -49,6 +50,23 @@ def test_a_folder_may_have_any_name_and_resume_finds_it(tmp_path, monkeypatch):
         assert launcher.main([f"eval_checkpoint={quote}{place}/t{quote}", "device=cpu"]) == 0
 
 
+def test_a_sitting_keeps_the_order_and_the_deletions_of_those_before():
+    first = ["run_name=t", "~dataloaders.train_data", "+dataloaders.train_data={_target_:a.B,file:c}", "model.hidden=3"]
+    assert merged(first, ["run_name=t", "resume=true", "model.hidden=4"]) == [
+        *first[1:3], "run_name=t", "resume=true", "model.hidden=4"
+    ]  # fmt: skip
+    assert merged(first, ["+dataloaders.train_data={}"]) == [*first[:2], first[3], "+dataloaders.train_data={}"]
+    assert merged(["~model"], ["model=unet"]) == ["model=unet"]
+
+
+def test_what_is_no_module_or_has_nothing_to_train_is_refused(tmp_path):
+    mine = ["plugins=[tests]", "evaluation=none"]
+    with pytest.raises(UsageError, match="model must be an mlx.nn.Module, got .*Path"):
+        two_steps(tmp_path, *mine, "model=null", "+model._target_=tests.test_launcher_runs.Path")
+    with pytest.raises(UsageError, match="this Frozen has no trainable arrays"):
+        two_steps(tmp_path, *mine, "model._target_=tests.test_launcher_runs.Frozen")
+
+
 def test_plugins_let_a_users_package_be_a_target(tmp_path):
     with pytest.raises(UsageError, match="outside the packages"):
         two_steps(tmp_path, "model._target_=tests.test_launcher_runs.Mine")
@@ -57,6 +75,14 @@ def test_plugins_let_a_users_package_be_a_target(tmp_path):
 
 class Mine(MLP):
     """A user's own model."""
+
+
+class Frozen(Mine):
+    """One that was frozen and never thawed."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.freeze()
 
 
 def test_the_table_shows_every_floor_whatever_the_solver_is_called():

@@ -60,6 +60,8 @@ def learner(config: DictConfig, world: World = ALONE) -> Learner:
     if not models:
         raise UsageError("there is no model; needed: model=NAME, or network.models with one at least.")
     for name, model in models.items():
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"{name} must be an mlx.nn.Module, got {type(model).__name__}.")
         attach(model, None, name)
         if world.many and config.distributed.strategy == "fsdp":
             shard(model, world)

@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from runtime.errors import UsageError
 from runtime.slots import snapshot
 
 MOST = 16  # phases and sets of fetched keys that one step may have before that is worth a warning
@@ -24,11 +25,23 @@ class Traces:
         self._seen: dict[Hashable, dict[str, str]] = {}  # what the last trace of a signature saw
 
     def counted(self, run: Callable, signature: Hashable, names: tuple[str, ...]) -> Callable:
-        """A function to compile in place of `run`; names: of its positional arguments."""
+        """A function to compile in place of `run`; names: of its positional arguments.
+
+        UsageError where it draws from MLX's global random state.
+        """
 
         def traced(*inputs: Any) -> Any:
             self._note(signature, dict(zip(names, inputs, strict=True)))
-            return run(*inputs)
+            state: Any = mx.random.state
+            before = state[0]
+            out = run(*inputs)
+            if state[0] is not before:
+                raise UsageError(
+                    f"the {self.name} draws from MLX's global random state (nn.Dropout does, and mx.random without "
+                    "key=), which is read once, when it is compiled: every step would get the same numbers. Needed: a "
+                    "key, as models.layers.Dropout takes."
+                )
+            return out
 
         return traced
 

@@ -94,6 +94,9 @@ class UpdateOp(Op):
             raise UsageError("a scheduled optimizer needs one optimizer at least, got none.")
         self.place = 0 if self.scheduler is None else self.scheduler.index(1)
         leaves = self.leaves()
+        if not leaves:
+            raise UsageError(f"UpdateOp has nothing to train: this {type(model).__name__} has no trainable arrays "
+                             "(frozen, or kept where MLX doesn't see them).")  # fmt: skip
         self.owner = {path: self._owner(path) for path in leaves}
         for turn in self.optimized:
             for i, group in enumerate(turn):

@@ -70,9 +70,10 @@ class CrossEntropy(LossOp):
         logs = log_probabilities(y_pred, self.from_logits)
         count = y_pred.shape[-1]
         if is_classes(y_true, y_pred):
-            classes = y_true.reshape(y_pred.shape[:-1]).astype(mx.int32)
+            given = y_true.reshape(y_pred.shape[:-1])
+            classes = given.astype(mx.int32)
             inside = mx.clip(classes, 0, count - 1)
-            entropies = -mx.take_along_axis(logs, inside[..., None], axis=-1).squeeze(-1) * in_range(classes, count)
+            entropies = -mx.take_along_axis(logs, inside[..., None], axis=-1).squeeze(-1) * in_range(given, count)
         else:
             targets = matched(y_true, y_pred)
             classes, entropies = targets.argmax(axis=-1), -(targets * logs).sum(axis=-1)

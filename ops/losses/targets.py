@@ -17,15 +17,15 @@ def is_classes(y_true: mx.array, y_pred: mx.array) -> bool:
 
 
 def in_range(classes: mx.array, count: int) -> mx.array:
-    """1 where a class number (B, ...) lies in 0..count-1, else NaN: a wrong label must not train anything unseen."""
-    return mx.where((classes >= 0) & (classes < count), 1.0, mx.nan)
+    """1 where a class number (B, ...) is one of 0..count-1, else NaN: a wrong label must not train anything unseen."""
+    return mx.where((classes >= 0) & (classes < count) & (classes == mx.floor(classes)), 1.0, mx.nan)
 
 
 def matched(y_true: mx.array, y_pred: mx.array, binary: bool = False) -> mx.array:
     """Targets as floats of y_pred's shape (B, ..., C) from class numbers (B, ...) or from values of that shape.
 
-    binary: y_pred is about one class, so pairs (B, ..., 2) of "no" and "yes" are targets too. Class numbers outside
-    0..C-1 become NaN. Raises UsageError where the shapes don't fit.
+    binary: y_pred is about one class, so pairs (B, ..., 2) of "no" and "yes" are targets too. Class numbers other
+    than 0..C-1 become NaN. Raises UsageError where the shapes don't fit.
     """
     if is_classes(y_true, y_pred):
         classes = y_true.reshape(y_pred.shape[:-1])[..., None]

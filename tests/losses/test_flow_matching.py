@@ -10,6 +10,7 @@ import pytest
 
 from losses.couplings import Coupling
 from losses.flow_matching import FlowMatching
+from losses.meanflow import MeanFlow
 from losses.paths import VP, CondOT, Cosine, Polynomial, Stratified
 from models.mlp import MLP
 from runtime.errors import UsageError
@@ -163,3 +164,9 @@ def test_a_modules_field_is_compiled_for_sampling_and_gives_the_same():
     assert traced == [(9, 2)]  # once, however often the solver asks
     wanted = FlowMatching().sample(lambda x, times: model(x, times=times), noise, solver)
     assert np.abs(np.array(found - wanted)).max() < 1e-5 and np.abs(np.array(found - noise)).max() > 1e-3
+
+
+@pytest.mark.parametrize("loss", [FlowMatching(), MeanFlow()], ids=lambda loss: type(loss).__name__)
+def test_a_model_that_gives_another_shape_is_refused_where_broadcasting_would_train_it(loss):
+    with pytest.raises(UsageError, match=r"gives an array of shape \(\d, 1\) for states of shape \(\d, 2\)"):
+        loss(lambda x, times, key=None: x[:, :1], {"x": data(8)}, CTX)

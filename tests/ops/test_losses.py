@@ -141,7 +141,7 @@ def test_places_of_a_row_are_averaged_and_wrong_labels_are_not_hidden():
     z, y = RNG.normal(size=(2, 3, 5)).astype(np.float32), RNG.integers(0, 5, (2, 3))
     op = CrossEntropy(NAMES, "l", from_logits=True)
     np.testing.assert_allclose(rows(op, z, y), -(np.eye(5)[y] * log_softmax(z)).sum(-1).mean(1), rtol=1e-5)
-    assert np.isnan(rows(op, LOGITS, np.array([0, 1, 4, -1, 0, 0]))).tolist() == [0, 0, 1, 1, 0, 0]
+    assert np.isnan(rows(op, LOGITS, np.array([0, 1, 4, -1, 0, 0.5], np.float32))).tolist() == [0, 0, 1, 1, 0, 1]
     with pytest.raises(UsageError, match=r"\(3,\) don't fit predictions of shape \(6, 4\)"):
         rows(MeanSquaredError(NAMES, "l"), LOGITS, CLASSES[:3])
 

@@ -3,7 +3,9 @@
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx.utils import tree_flatten
 
+from runtime.errors import UsageError
 from runtime.op import ObjectiveOp
 from tests.traces.small import estimator
 from tests.training.by_hand import KEY, Adam, Apply, Regression, batches, mlp
@@ -123,3 +125,19 @@ def test_a_function_is_counted_where_mlx_traces_it():
     for rows in (1, 1, 2, 1):
         mx.eval(function(mx.zeros((rows, 2))))
     assert traces.count == 2
+
+
+class Dropped(Regression):
+    """Draws as nn.Dropout does, from MLX's global random state."""
+
+    def __call__(self, model, batch, ctx):
+        return super().__call__(model, batch | {"x": nn.Dropout(0.5)(batch["x"])}, ctx)
+
+
+def test_a_draw_from_the_global_state_is_refused_since_it_would_be_the_same_in_every_step():
+    model = mlp()
+    step = TrainStep(Network([ObjectiveOp(model, Dropped()), UpdateOp(model, "loss", Adam)]))
+    held = {path: leaf for path, leaf in tree_flatten(model.parameters())}
+    with pytest.raises(UsageError, match="training step draws from MLX's global random state"):
+        step(batches(1)[0], KEY)
+    assert all(leaf is held[path] for path, leaf in tree_flatten(model.parameters()))
