@@ -59,10 +59,14 @@ class Class:
         """Whether it has a method, its own or an inherited one."""
         return any(method in above.own for above in self.lineage)
 
+    @cached_property
+    def called(self) -> set[str]:
+        """The names of what its body calls."""
+        return {ast.unparse(node.func) for node in ast.walk(self.node) if isinstance(node, ast.Call)}
+
     def calls(self, other: "Class") -> bool:
         """Whether its body makes one of another class."""
-        names = {ast.unparse(node.func) for node in ast.walk(self.node) if isinstance(node, ast.Call)}
-        return any(self.uses.get(name) is other for name in names)
+        return any(self.uses.get(name) is other for name in self.called)
 
     @property
     def abstract(self) -> bool:

@@ -16,8 +16,9 @@ NAMED = r"\([\w' +*/-]+(?:\([^()]*\))?,(?:[^()]|\([^()]*\))*\)"
 ANY_SHAPE = re.compile(rf"{SHAPE.pattern}|{NAMED}|\bshapes?\b|\b0-d\b|\belementwise\b")
 IN_CLASS = ("Losses", "Augmentations on the device", "Tensor ops", "Metrics")
 IN_METHODS = ("Layers and blocks", "Architectures")
-ENTRIES = [one for title in IN_CLASS for one in grouped().get(title, []) if isinstance(one.node, ast.ClassDef)]
-MODELS = [one for title in IN_METHODS for one in grouped().get(title, []) if isinstance(one.node, ast.ClassDef)]
+GROUPED = grouped()
+ENTRIES = [one for title in IN_CLASS for one in GROUPED.get(title, []) if isinstance(one.node, ast.ClassDef)]
+MODELS = [one for title in IN_METHODS for one in GROUPED.get(title, []) if isinstance(one.node, ast.ClassDef)]
 
 
 def doc(node) -> str:
@@ -54,7 +55,10 @@ def functions() -> list[tuple[str, ast.FunctionDef, str]]:
     return found
 
 
-@pytest.mark.parametrize(("node", "module"), [f[1:] for f in functions()], ids=[f[0] for f in functions()])
+FUNCTIONS = functions()
+
+
+@pytest.mark.parametrize(("node", "module"), [f[1:] for f in FUNCTIONS], ids=[f[0] for f in FUNCTIONS])
 def test_functions_of_arrays_name_shapes(node, module):
     told = SHAPE.search(module)  # for all functions of the file
     assert told or ANY_SHAPE.search(doc(node)), f"{node.name}: say what shapes it takes and gives, such as (B, ...)"

@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from scripts import list_ops
-from scripts.class_index import read
+from scripts.class_index import ROOT
 
 TREE = {
     "runtime/op.py": """
@@ -88,6 +88,11 @@ def tree(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def entries():
+    return [one for ones in list_ops.grouped().values() for one in ones]
+
+
 def test_the_committed_page_is_current():
     assert list_ops.PAGE.read_text() == list_ops.page(), "docs/reference.md is old: run `python scripts/list_ops.py`"
 
@@ -116,8 +121,7 @@ def test_what_looks_like_a_tag_is_shown_and_code_stays_as_it_is():
     assert list_ops.untagged("as <mode>/x, `<mode>`, 0 < a <= 1") == "as &lt;mode>/x, `<mode>`, 0 < a <= 1"
 
 
-def test_every_entry_has_a_sentence_and_what_needs_no_extra_imports():
-    entries = [one for ones in list_ops.grouped().values() for one in ones]
+def test_every_entry_has_a_sentence_and_what_needs_no_extra_imports(entries):
     assert len(entries) > 250
     for one in entries:
         assert one.sentence.endswith(".") and len(one.sentence) > 3, one.path
@@ -126,11 +130,10 @@ def test_every_entry_has_a_sentence_and_what_needs_no_extra_imports():
             assert hasattr(importlib.import_module(one.module), one.name), one.path
 
 
-def test_all_losses_and_traces_that_python_finds_are_on_the_page():
-    listed = {one.path for ones in list_ops.grouped().values() for one in ones}
-    for one in read():
-        if one.module.startswith(("ops.", "traces.")):
-            importlib.import_module(one.module)
+def test_all_losses_and_traces_that_python_finds_are_on_the_page(entries):
+    listed = {one.path for one in entries}
+    for path in (*ROOT.glob("ops/**/*.py"), *ROOT.glob("traces/**/*.py")):
+        importlib.import_module(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."))
     from ops.loss_op import LossOp
     from traces.trace import Trace
 
