@@ -4,7 +4,8 @@ python benchmarks/convolution.py [--turns 9] [--quick]
 
 A JSON line a size: ms (the least of the turns, both in turns in one process), ours over MLX's and the largest error
 relative to the largest number; exit status 1 where an error exceeds 3e-6. `places` says where a product for each place
-of the window was chosen (models/convolution_products.pays). MLX's weight gradient here is its own, unfolded patches.
+of the window was chosen (models/convolution_products.pays), not one of all windows. MLX's weight gradient here is its
+own, unfolded patches.
 """
 
 import argparse

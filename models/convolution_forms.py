@@ -14,7 +14,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from models.bilinear import Bilinear, Stacked, bilinear
-from models.convolution_products import correlated, overlapped, transposed
+from models.convolution_products import forward, gathers, overlapped, transposed
 
 Sizes = tuple[int, ...]
 
@@ -23,7 +23,7 @@ class Geometry(NamedTuple):
     """How windows lie on x, per dimension.
 
     swap: `overlap` as one convolution, for stride, dilation and groups of 1. products: matrix products for float32 on a
-    CPU, for dilation and groups of 1; `correlate` and `overlap` with other strides are MLX's even so.
+    CPU, for dilation and groups of 1; `correlate` and `overlap` of few channels with other strides are MLX's even so.
     """
 
     stride: Sizes
@@ -34,7 +34,7 @@ class Geometry(NamedTuple):
     products: bool = False
 
     def multiplies(self, a: mx.array, b: mx.array, strided: bool = False) -> bool:
-        """Whether a form of these arrays, one that is made for strides too or not, is made of products."""
+        """Whether a form of these arrays is made of products; strided: with any stride."""
         return self.products and (strided or {*self.stride} == {1}) and a.dtype == b.dtype == mx.float32
 
 
@@ -54,8 +54,9 @@ def correlate(geometry: Geometry) -> Bilinear:
         return spread(geometry, tuple(x.shape[1:-1]))(y, w), overlap(geometry, tuple(w.shape[1:-1]))(x, y)
 
     def run(x, w):
-        padding = geometry.padding
-        return correlated(x, w, padding, padding) if geometry.multiplies(x, w) else plain(x, w, geometry)
+        if geometry.multiplies(x, w, strided=gathers(x)):
+            return forward(x, w, geometry.stride, geometry.padding)
+        return plain(x, w, geometry)
 
     return bilinear(run, adjoint, stacked(correlate, geometry, (-1, 0, -1)))
 
@@ -84,8 +85,8 @@ def overlap(geometry: Geometry, kernel: Sizes) -> Bilinear:
     """
 
     def run(x, y):
-        if geometry.multiplies(x, y):
-            return overlapped(x, y, geometry.padding)
+        if geometry.multiplies(x, y, strided=gathers(x)):
+            return overlapped(x, y, kernel, geometry.stride, geometry.padding)
         if geometry.swap:
             # w[o, k, c] = sum over b and s of x[b, s + k, c] y[b, s, o]: the batch and the channels change places.
             swapped = mx.conv_general(mx.swapaxes(x, 0, -1), mx.swapaxes(y, 0, -1), padding=geometry.padding)

@@ -28,6 +28,14 @@ CASES = {  # extent, kernel, then the geometry: stride, padding, dilation, group
     "2d products, 1x1": ((6, 5), (1, 1), ((1, 1), (0, 0), (1, 1), 1, True, True)),
     "1d products": ((9,), (4,), ((1,), (1,), (1,), 1, True, True)),
     "3d products by offsets": ((4, 3, 2), (3, 2, 2), ((1, 1, 1), (1, 0, 1), (1, 1, 1), 1, True, True)),
+    "2d products by windows": ((6, 5), (3, 2), ((1, 1), (2, 1), (1, 1), 1, True, True)),
+    "2d products by all windows": ((6, 5), (3, 2), ((1, 1), (2, 1), (1, 1), 1, True, True)),
+    "2d products by windows, 1x1": ((6, 5), (1, 1), ((1, 1), (0, 0), (1, 1), 1, True, True)),
+    "2d products by windows, 1x1, stride": ((6, 5), (1, 1), ((2, 2), (0, 1), (1, 1), 1, False, True)),
+    "2d products by windows, strides": ((6, 7), (4, 2), ((2, 3), (1, 0), (1, 1), 1, False, True)),
+    "2d products by all windows, strides": ((6, 7), (4, 2), ((2, 3), (1, 0), (1, 1), 1, False, True)),
+    "1d products by windows": ((9,), (4,), ((2,), (1,), (1,), 1, False, True)),
+    "3d products by windows": ((4, 3, 2), (3, 2, 2), ((1, 1, 1), (1, 0, 1), (1, 1, 1), 1, True, True)),
     "2d products, stride": ((6, 5), (3, 3), ((2, 2), (1, 1), (1, 1), 1, False, True)),
     "2d products, strides and even kernels": ((6, 7), (4, 2), ((2, 3), (1, 0), (1, 1), 1, False, True)),
     "2d products, wide padding and stride": ((6, 5), (3, 2), ((3, 2), (4, 3), (1, 1), 1, False, True)),
@@ -42,7 +50,18 @@ CASES = {  # extent, kernel, then the geometry: stride, padding, dilation, group
 }
 EVERY = pytest.mark.parametrize("name", list(CASES))
 SOME = pytest.mark.parametrize(
-    "name", ["2d swap", "2d products", "2d products by offsets", "2d stride", "2d groups", "1d groups", "3d groups"]
+    "name",
+    [
+        "2d swap",
+        "2d products",
+        "2d products by offsets",
+        "2d products by windows",
+        "2d products by all windows, strides",
+        "2d stride",
+        "2d groups",
+        "1d groups",
+        "3d groups",
+    ],
 )
 KINDS = pytest.mark.parametrize("kind", ["correlate", "spread", "overlap"])
 
@@ -52,8 +71,10 @@ def _every_way_of_products(request, monkeypatch):
     """At the small sizes here, products are taken where a case says so, and by offsets where it says that."""
     name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
     if "products" in name:
-        monkeypatch.setattr(convolution_products, "pays", lambda *given: True)
-        monkeypatch.setattr(convolution_products, "FEW", 0 if "offsets" in name else 10**6)
+        gathered = "offsets" in name or "windows" in name
+        monkeypatch.setattr(convolution_products, "pays", lambda *given: "windows" not in name)
+        monkeypatch.setattr(convolution_products, "FEW", 0 if gathered else 10**6)
+        monkeypatch.setattr(convolution_products, "MANY", 10**6 if "all windows" in name else 0)
 
 
 def normal(*shape, seed=0):
@@ -170,7 +191,17 @@ def test_nested_derivatives_against_finite_differences(name, kind):
 
 
 @pytest.mark.parametrize(
-    "name", ["2d swap", "2d products", "2d products by offsets", "2d stride", "2d groups", "1d groups"]
+    "name",
+    [
+        "2d swap",
+        "2d products",
+        "2d products by offsets",
+        "2d products by windows",
+        "2d products by all windows, strides",
+        "2d stride",
+        "2d groups",
+        "1d groups",
+    ],
 )
 @KINDS
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, -1)], ids=str)
