@@ -2,8 +2,9 @@
 
 import gzip
 import io
+import os
+import shutil
 import struct
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -116,17 +117,17 @@ def jpeg(array):
     return stream.getvalue()
 
 
-@pytest.fixture
-def image_data(tmp_path, monkeypatch):
-    """Tiny data sets in data/, in the folder the test runs in."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder with tiny data sets in data/ and a LeNet's weights."""
+    folder = tmp_path_factory.mktemp("images")
+    data = folder / "data"
     rng = np.random.default_rng(0)
     for name in ("mnist", "fashion_mnist"):
         for part, count in (("train", 20), ("t10k", 20)):
-            idx_file(
-                Path(f"data/{name}/{part}-images-idx3-ubyte.gz"), rng.integers(0, 255, (count, 28, 28), dtype=np.uint8)
-            )
-            idx_file(Path(f"data/{name}/{part}-labels-idx1-ubyte.gz"), np.arange(count, dtype=np.uint8) % 10)
+            images = rng.integers(0, 255, (count, 28, 28), dtype=np.uint8)
+            idx_file(data / f"{name}/{part}-images-idx3-ubyte.gz", images)
+            idx_file(data / f"{name}/{part}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 10)
     for name, parts in (("image_folder", ("train", "eval")), ("cifar10", ("train", "test"))):
         kinds = (
             ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -135,21 +136,30 @@ def image_data(tmp_path, monkeypatch):
         for part in parts:
             for kind in kinds:
                 for i in range(6):
-                    file = Path(f"data/{name}/{part}/{kind}/{i}.png")
+                    file = data / f"{name}/{part}/{kind}/{i}.png"
                     file.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(file)
     face, photo = (jpeg(rng.integers(0, 255, shape, dtype=np.uint8)) for shape in ((218, 178, 3), (30, 40, 3)))
-    files = {f"data/celeba/img_align_celeba/{i:06}.jpg": face for i in range(24)}
-    files |= {f"data/imagenet/{part}/n{i % 2}/{i}.JPEG": photo for part in ("train", "val") for i in range(12)}
-    for name, content in files.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content)
-    Path("data/celeba/list_eval_partition.txt").write_text("".join(f"{i:06}.jpg {i % 2}\n" for i in range(24)))
+    files = {data / f"celeba/img_align_celeba/{i:06}.jpg": face for i in range(24)}
+    files |= {data / f"imagenet/{part}/n{i % 2}/{i}.JPEG": photo for part in ("train", "val") for i in range(12)}
+    for file, content in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (data / "celeba/list_eval_partition.txt").write_text("".join(f"{i:06}.jpg {i % 2}\n" for i in range(24)))
     for part in ("train", "eval"):
-        Path(f"data/imagenet_latents/{part}").mkdir(parents=True)
+        (data / f"imagenet_latents/{part}").mkdir(parents=True)
         moments = {name: mx.random.uniform(shape=(40, 32, 32, 4), dtype=mx.float16) for name in ("mean", "std")}
-        mx.save_safetensors(f"data/imagenet_latents/{part}/0.safetensors", {**moments, "label": mx.arange(40)})
-    save_model(LeNet(), "teacher")
+        shard = data / f"imagenet_latents/{part}/0.safetensors"
+        mx.save_safetensors(str(shard), {**moments, "label": mx.arange(40)})
+    save_model(LeNet(), str(folder / "teacher"))
+    return folder
+
+
+@pytest.fixture
+def image_data(images, tmp_path, monkeypatch):
+    """The folder of a test, which runs in it: links to the tiny data sets; what it adds stays with it."""
+    shutil.copytree(images, tmp_path, copy_function=os.link, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
