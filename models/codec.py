@@ -8,7 +8,7 @@ import mlx.nn as nn
 
 from models.convolution import Conv2d
 from models.group_norm import GroupNorm
-from models.unet import Attention, double
+from models.unet import Attention
 
 
 class Block(nn.Module):
@@ -93,5 +93,5 @@ class Decoder(nn.Module):
             for block in blocks:
                 h = block(h)
             if level < len(self.grow):
-                h = self.grow[level](double(h))
+                h = self.grow[level](h, doubled=True)
         return self.leave(self.norm(h, silu=True))

@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models.convolution_forms import Geometry, Sizes, correlate, spread
+from models.doubling import double, joined
 from runtime.errors import UsageError
 
 
@@ -89,6 +90,21 @@ class Conv2d(Convolution):
     """(B, H, W, inputs) -> (B, H', W', outputs); weight (outputs, *kernel, inputs / groups)."""
 
     dimensions = 2
+
+    def __call__(self, x: mx.array, doubled: bool = False) -> mx.array:
+        """(B, H, W, inputs) -> (B, H', W', outputs); doubled: of x at twice the size, by nearest neighbours.
+
+        As matrix products and with windows of 3 x 3 that takes 4 instead of 9 multiplications a number (see joined).
+        """
+        if not doubled:
+            return super().__call__(x)
+        geometry = self.geometry(x)
+        usual = self.weight.shape[1:-1] == (3, 3) and {*self.stride, *self.padding} == {1}
+        if not (usual and geometry.multiplies(x, self.weight)):
+            return super().__call__(double(x))
+        extent = (2 * x.shape[1], 2 * x.shape[2])
+        y = spread(geometry._replace(stride=(2, 2), swap=False), extent)(x, joined(self.weight))
+        return y + self.bias if "bias" in self else y
 
 
 class Conv3d(Convolution):

@@ -10,7 +10,6 @@ from models.batch_norm import BatchNorm
 from models.layers import check_sample, image_shape
 from models.pooling import double_bilinear, max_pool
 from models.starts import he_normal, with_bias
-from models.unet import double
 from runtime.errors import UsageError
 
 LEVELS = 4  # halvings of the image
@@ -44,7 +43,7 @@ class UNetDecoderBlock(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, inputs) -> (B, 2H, 2W, outputs)."""
         h = nn.relu(self.conv2(nn.relu(self.conv1(x))))
-        return nn.relu(self.conv3(double_bilinear(h) if self.bilinear else double(h)))
+        return nn.relu(self.conv3(double_bilinear(h)) if self.bilinear else self.conv3(h, doubled=True))
 
 
 class AttentionBlock(nn.Module):
