@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dataloaders.datasets.summary import DatasetSummary, summarized
+from dataloaders.ops.numpy_op import NumpyOp
 from dataloaders.prefetch import Items, prefetched
 from dataloaders.recipe import SAMPLES, TAKE, Recipe, divided, span
 from dataloaders.samples import order_of, passed, read, stacked
@@ -15,7 +16,7 @@ from dataloaders.schedule import Schedule
 from dataloaders.source import Source, digest
 from dataloaders.workers import Key, Place, Processes, Threads, in_order
 from runtime.errors import UsageError
-from runtime.op import NumpyBatch, as_list
+from runtime.op import NumpyBatch, Op, as_list
 
 Size = int | Mapping[str, Any] | None
 
@@ -72,7 +73,7 @@ class Pipeline:
         self.add_ops(ops)
 
     def _check_shapes(self, shape: Sequence[int] | None, classes: int | None) -> None:
-        first = next(iter(self.sources.values()), None)
+        first = next((s for s in self.sources.values() if isinstance(s, Source)), None)
         self.shape = getattr(first, "shape", ()) if shape is None else tuple(shape)
         self.classes = getattr(first, "classes", 0) if classes is None else classes
         for mode, source in self.sources.items():
@@ -87,8 +88,10 @@ class Pipeline:
         """Appends ops, plain ones of mode "train"; iterators made before are not changed."""
         ops = as_list(ops)
         for op in ops:
-            if isinstance(op, str | int | float | dict):
-                raise UsageError(f"ops must be NumpyOps, Batch or callables of a batch, got {op!r}.")
+            if isinstance(op, str | int | float | dict | Op) and not isinstance(op, NumpyOp):
+                got = type(op).__name__ if isinstance(op, dict | Op) else repr(op)
+                hint = " (a TensorOp belongs to a Network)" if isinstance(op, Op) else ""
+                raise UsageError(f"ops must be NumpyOps, Batch or callables of a batch, got {got}{hint}.")
             if span(op) < 1:
                 raise UsageError(f"{type(op).__name__}.span must be at least 1, got {span(op)}.")
         self.ops = [*self.ops, *ops]

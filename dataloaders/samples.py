@@ -19,7 +19,11 @@ def read(data: Any, row: int, rng: np.random.Generator) -> Sample:
     """One sample of a data set as a new dictionary; sets that draw at random (`sample(row, rng)`) draw from `rng`."""
     if isinstance(data, Source):
         return {key: value[0] for key, value in data.take(np.array([row]), rng).items()}
-    found = data.sample(int(row), rng) if hasattr(data, "sample") else data[int(row)]
+    try:
+        found = data.sample(int(row), rng) if hasattr(data, "sample") else data[int(row)]
+    except Exception as error:
+        error.add_note(f"in sample {row} of {type(data).__name__}")
+        raise
     if not isinstance(found, dict):
         raise UsageError(
             f"{type(data).__name__}[{row}] is a {type(found).__name__}; needed: a dictionary of one sample's arrays "

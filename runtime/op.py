@@ -72,6 +72,11 @@ def as_list(given: Any) -> list:
     return [] if given is None else list(given) if isinstance(given, Iterable) else [given]
 
 
+def to_device(batch: NumpyBatch) -> Batch:
+    """The arrays of a batch as MLX arrays; strings stay behind."""
+    return {name: mx.array(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}
+
+
 MODES = ("train", "eval", "test", "infer")
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from runtime.op import Batch
+from runtime.op import Batch, to_device
 from runtime.run import Run
 from runtime.seed import step_key
 from runtime.slots import snapshot
 from traces.metrics.accuracy import Accuracy
 from traces.metrics.confusion_matrix import counts
 from traces.xai.attribution import smooth
-from training.evaluate import to_device
 from training.forward import ForwardStep
 from training.learner import Learner
 from visualizers.classes import plot_confusion, save_captioned

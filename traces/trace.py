@@ -5,6 +5,7 @@ from typing import Any
 
 from runtime.op import as_tuple, check_modes
 from training.data import Data
+from training.system import System
 
 
 class Trace:
@@ -36,9 +37,9 @@ class Trace:
         self.name = type(self).__name__  # under which a checkpoint keeps its state
 
     @property
-    def system(self) -> Any:
-        """The estimator, under FastEstimator's name."""
-        return self.estimator
+    def system(self) -> System:
+        """The estimator under FastEstimator's names."""
+        return System(self.estimator)
 
     def on_begin(self, data: Data) -> None:
         """Before the first step of this sitting, or the first batch of a test."""

@@ -48,6 +48,9 @@ class Data(Mapping[str, Any]):
             name = f"{self.mode}/{key}"
             self._log(**{f"{name}|{self.ds_id}" if self.ds_id else name: plain(value)})
 
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.write_without_log(key, value)
+
     def write_without_log(self, key: str, value: Any) -> None:
         """Leaves a value for later traces only."""
         self._values[key] = self.written[key] = value

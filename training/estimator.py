@@ -8,14 +8,14 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch, active, as_list, as_tuple
+from runtime.op import Batch, active, as_list, as_tuple, to_device
 from runtime.scheduler import Scheduler
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
 from runtime.world import ALONE, World
 from training.agreement import Agreement, Interrupted
 from training.data import Data
-from training.evaluate import evaluate, means_of, to_device
+from training.evaluate import evaluate, means_of
 from training.forward import ForwardStep
 from training.frequency import in_steps
 from training.gathering import carry_note, gathered, named, own_of
@@ -61,6 +61,9 @@ class Estimator:
                     self.traces.append(trace)
                 if trace is not None and isinstance(given, Scheduler):
                     self._scheduled.setdefault(id(trace), []).append((given, place))
+        for name, number in (("epochs", epochs), ("max_steps", max_steps)):
+            if not isinstance(number, int | None):
+                raise UsageError(f"{name} must be a whole number or None, got {number!r}.")
         for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
             if steps is not None and steps < 1:
                 raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")
@@ -94,6 +97,16 @@ class Estimator:
     def epoch(self) -> int:
         """Whole epochs done."""
         return self.step // self.steps_per_epoch
+
+    @property
+    def epoch_now(self) -> int:
+        """The epoch of the event that traces are told of, from 1."""
+        return self._now
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return bool(self._reason)
 
     @property
     def traced(self) -> int:
@@ -147,6 +160,10 @@ class Estimator:
             if self.signal:
                 raise Interrupted(self.signal)
             self.summary.steps, self.summary.reason = self.step, self._reason or "finished"
+            state = self.train_step.state
+            skipped = 0 if "scaler" in state else int(state["skipped"].item())  # fp16 skips while it finds its scale
+            if skipped and self.world.rank == 0:
+                print(f"warning: {skipped} of {self.step} updates were skipped: a loss or gradient was not finite.")
             self._announce("on_end")
         finally:
             self._close()
@@ -214,7 +231,11 @@ class Estimator:
         return bool(self._reason or self.interrupted)
 
     def test(self, summary: str | None = None) -> Summary:
-        """Evaluates on the test data; its values join the summary as "test/<name>". summary: its name."""
+        """Evaluates on the test data; its values join the summary as "test/<name>". summary: its name.
+
+        UsageError where there are no test data.
+        """
+        self.pipeline.source("test")
         self.summary.name = summary or self.summary.name
         self._sitting = ("test",)
         try:

@@ -6,7 +6,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from runtime.op import Batch, NumpyBatch
+from runtime.errors import UsageError
+from runtime.op import to_device
 from runtime.seed import step_key
 from training.data import real_rows
 from training.forward import judged_arrays
@@ -22,7 +23,12 @@ class Means:
         self.rows: dict[str, float] = {}  # each name's own: not every data set needs to have every loss
 
     def add(self, name: str, value: mx.array, mask: np.ndarray) -> None:
-        """Takes in a batch's value, 0-d or (B,), by the real rows of its mask (B,)."""
+        """Takes in a batch's value, 0-d or (B, ...), whose rows count by their means, by the real rows of mask (B,)."""
+        value = mx.array(value)
+        if value.ndim and len(value) != len(mask):
+            raise UsageError(f"{name!r} has shape {value.shape} in an evaluation, which logs its mean; needed: one "
+                             f"number, or rows, {len(mask)} of them.")  # fmt: skip
+        value = value.reshape(len(value), -1).mean(axis=1) if value.ndim > 1 else value
         count = float(mask.sum())
         total = float((value * mask).sum()) if value.ndim else float(value) * count
         self.sums[name] = self.sums.get(name, 0.0) + total
@@ -82,8 +88,3 @@ def means_of(estimator: Any) -> tuple[str, ...]:
     """The keys whose means an evaluation logs: losses, the ops' metrics, monitored keys."""
     network = estimator.network
     return tuple(dict.fromkeys([*network.get_loss_keys(), *network.metrics, *estimator.monitor_names]))
-
-
-def to_device(batch: NumpyBatch) -> Batch:
-    """The arrays of a batch as MLX arrays; strings stay behind."""
-    return {name: mx.array(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}

@@ -1,18 +1,20 @@
 """A network: a list of ops over one flat data dictionary, and the updates that train its models."""
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from runtime import graphs
 from runtime.errors import UsageError
 from runtime.nested import Nested, passed
-from runtime.op import Batch, Context, Halt, Op, as_list
+from runtime.op import Batch, Context, Halt, Op, as_list, to_device
 from runtime.scheduler import ScheduledOp, Scheduler
+from runtime.seed import step_key
 from runtime.slots import first_paths, snapshot, write
 from runtime.watch import Watch
 from training.update import UpdateOp
@@ -74,8 +76,12 @@ class Network:
         return self.first_paths.get(path, path)
 
     def name_of(self, model: nn.Module) -> str:
-        """The name under which the network holds `model`."""
-        return next(name for name, own in self.models.items() if own is model)
+        """The name under which the network holds `model`; UsageError where it doesn't."""
+        for name, own in self.models.items():
+            if own is model:
+                return name
+        raise UsageError(f"no op of the network uses this {type(model).__name__}; give one of its models: "
+                         f"{', '.join(self.models)}.")  # fmt: skip
 
     def get_loss_keys(self) -> tuple[str, ...]:
         """The keys that ops declare as losses and those that updates lower."""
@@ -109,6 +115,24 @@ class Network:
         out = passed(ops, dict(data), replace(ctx, run=self._runner(data, ctx, ops), watch=self.watch), phases)
         if self.watch is not None:
             self.watch.ended(out)
+        return out
+
+    def transform(self, data: Mapping[str, Any], mode: str = "infer", ds_id: str = "") -> Batch:
+        """A batch, as `Pipeline.transform` gives it, after all ops of a mode by the weights as they are.
+
+        Arrays of NumPy or MLX. Nothing is trained, and layer statistics and states of ops stay as they are.
+        """
+        states = [self.models, [op.state for op in self.ops]]
+        held, training = snapshot(states), [model.training for model in self.models.values()]
+        zero, batch = mx.array(0, mx.int32), to_device({key: np.asarray(value) for key, value in data.items()})
+        try:
+            ctx = Context(mode, step_key(0, 0), zero, zero, ds_id=ds_id)
+            out = self.forward(batch, ctx, [*self.before, *self.after])
+            mx.eval(out)
+        finally:
+            write(states, held)
+            for model, before in zip(self.models.values(), training, strict=True):
+                model.train(before)
         return out
 
     def _runner(self, given: Batch, ctx: Context, ops: Sequence[Op]) -> Callable[[Batch, Op], Batch]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import UsageError
-from runtime.op import TensorOp
+from runtime.op import Context, TensorOp
 
 Names = str | Sequence[str] | None
 
@@ -23,7 +23,12 @@ class NumpyOp(TensorOp):
     masks: bool = False
 
     def __call__(self, data: dict[str, Any], ctx: Any) -> dict[str, Any]:
-        """The outputs by name, from one sample's values and the state; None for a key to take out."""
+        """The outputs by name, from one sample's values and the state; None for a key to take out.
+
+        UsageError in a network.
+        """
+        if isinstance(ctx, Context):
+            raise UsageError(f"{type(self).__name__} is a NumpyOp, which belongs to a Pipeline, not to a Network.")
         return super().__call__(data, ctx)
 
     def forward(self, data: Any, state: Any) -> Any:
