@@ -17,7 +17,7 @@ from training.agreement import Agreement, Interrupted
 from training.data import Data
 from training.evaluate import evaluate, means_of
 from training.forward import ForwardStep
-from training.frequency import in_steps
+from training.frequency import check_counts, in_steps
 from training.gathering import carry_note, gathered, named, own_of
 from training.network import Network
 from training.step import TrainStep
@@ -61,14 +61,8 @@ class Estimator:
                     self.traces.append(trace)
                 if trace is not None and isinstance(given, Scheduler):
                     self._scheduled.setdefault(id(trace), []).append((given, place))
-        for name, number in (("epochs", epochs), ("max_steps", max_steps)):
-            if not isinstance(number, int | None):
-                raise UsageError(f"{name} must be a whole number or None, got {number!r}.")
-        for name, steps in (("train", train_steps_per_epoch), ("eval", eval_steps_per_epoch)):
-            if steps is not None and steps < 1:
-                raise UsageError(f"{name}_steps_per_epoch must be at least 1 or None, got {steps}.")
-        if log_steps is not None and log_steps < 0:
-            raise UsageError(f"log_steps must be 0 or more, or None, got {log_steps}.")
+        check_counts(0, epochs=epochs, max_steps=max_steps, log_steps=log_steps)
+        check_counts(1, train_steps_per_epoch=train_steps_per_epoch, eval_steps_per_epoch=eval_steps_per_epoch)
         if any(step < 1 for step in eval_log_steps):
             raise UsageError(f"eval_log_steps must be batch numbers from 1, got {list(eval_log_steps)}.")
         self.epochs, self.eval_steps_per_epoch = epochs, eval_steps_per_epoch

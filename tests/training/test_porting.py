@@ -112,7 +112,7 @@ def test_a_network_transforms_a_batch_as_it_stands():
         (lambda: Network(Minmax("x", "x")).transform({"x": np.ones(2)}), "Minmax is a NumpyOp, which belongs to a Pi"),
         (lambda: estimator_of(None, None).test(), "no data for mode 'test'"),
         (lambda: Network(Negative("x", "x")).name_of(nn.Linear(1, 1)), "no op of the network uses this Linear"),
-        (lambda: Estimator(Pipeline(DATA, batch_size=4), Network([]), "2"), "epochs must be a whole number .*'2'"),
+        (lambda: Estimator(Pipeline(DATA, batch_size=4), Network([]), "2"), "epochs must be a whole number, .*'2'"),
         (lambda: Means().add("y_pred", mx.ones((2, 3)), np.ones(4)), "'y_pred' has shape .2, 3. in an evaluation"),
     ],
 )  # fmt: skip
