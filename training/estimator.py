@@ -21,7 +21,7 @@ from training.frequency import check_counts, in_steps
 from training.gathering import carry_note, gathered, named, own_of
 from training.network import Network
 from training.step import TrainStep
-from training.summary import Summary
+from training.summary import Summary, tell_skipped
 from training.update import UpdateOp
 from training.warmup import warm_up
 
@@ -93,16 +93,6 @@ class Estimator:
         return self.step // self.steps_per_epoch
 
     @property
-    def epoch_now(self) -> int:
-        """The epoch of the event that traces are told of, from 1."""
-        return self._now
-
-    @property
-    def stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return bool(self._reason)
-
-    @property
     def traced(self) -> int:
         """How often a step of any mode was traced and compiled, see training/tracing.py."""
         return sum(step.traces.count for step in (self.train_step, *self.forward.values()))
@@ -154,10 +144,8 @@ class Estimator:
             if self.signal:
                 raise Interrupted(self.signal)
             self.summary.steps, self.summary.reason = self.step, self._reason or "finished"
-            state = self.train_step.state
-            skipped = 0 if "scaler" in state else int(state["skipped"].item())  # fp16 skips while it finds its scale
-            if skipped and self.world.rank == 0:
-                print(f"warning: {skipped} of {self.step} updates were skipped: a loss or gradient was not finite.")
+            if self.world.rank == 0:
+                tell_skipped(self.train_step.state, self.step)
             self._announce("on_end")
         finally:
             self._close()
@@ -225,11 +213,8 @@ class Estimator:
         return bool(self._reason or self.interrupted)
 
     def test(self, summary: str | None = None) -> Summary:
-        """Evaluates on the test data; its values join the summary as "test/<name>". summary: its name.
-
-        UsageError where there are no test data.
-        """
-        self.pipeline.source("test")
+        """Evaluates on the test data; its values join the summary, named `summary`, as "test/<name>"."""
+        self.pipeline.source("test")  # UsageError where there are none
         self.summary.name = summary or self.summary.name
         self._sitting = ("test",)
         try:

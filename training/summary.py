@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,3 +125,10 @@ def _loaded(path: str | Path, what: str, make: Callable[[Any], Any]) -> Any:
         return make(json.loads(Path(path).read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} is not {what}: {error}.") from error
+
+
+def tell_skipped(state: Mapping[str, Any], steps: int) -> None:
+    """Prints how many updates of a step's state were skipped, if any; with fp16 that is how it finds its scale."""
+    skipped = 0 if "scaler" in state else int(state["skipped"].item())
+    if skipped:
+        print(f"warning: {skipped} of {steps} updates were skipped: a loss or gradient was not finite.")

@@ -25,7 +25,7 @@ class System:
     @property
     def epoch_idx(self) -> int:
         """The epoch of the event, from 1."""
-        return self._estimator.epoch_now
+        return self._estimator._now
 
     @property
     def total_epochs(self) -> int | None:
@@ -35,7 +35,7 @@ class System:
     @property
     def stop_training(self) -> bool:
         """Whether the training ends after this step; setting it to True asks for that."""
-        return self._estimator.stopping
+        return bool(self._estimator._reason)
 
     @stop_training.setter
     def stop_training(self, wanted: bool) -> None:

@@ -194,7 +194,7 @@ def test_without_a_logger_nothing_is_printed_and_each_data_set_has_its_own_progr
 
 
 def test_wrong_steps_are_refused():
-    with pytest.raises(UsageError, match="log_steps must be 0 or more, or None, got -1"):
+    with pytest.raises(UsageError, match="log_steps must be a whole number, at least 0, or None, got -1"):
         estimator([], log_steps=-1)
     with pytest.raises(UsageError, match=r"eval_log_steps must be batch numbers from 1, got \[0, 3\]"):
         estimator([], eval_log_steps=[0, 3])

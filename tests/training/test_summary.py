@@ -16,7 +16,7 @@ def test_steps_of_an_epoch_and_of_its_evaluation_can_be_fixed():
     trainer = estimator([told], epochs=2, train_steps_per_epoch=3, eval_steps_per_epoch=1)
     assert trainer.fit().steps == 6
     assert sum((mode, hook) == ("eval", "on_batch_end") for mode, hook, _ in told.heard) == 2
-    with pytest.raises(UsageError, match="eval_steps_per_epoch must be at least 1 or None, got 0"):
+    with pytest.raises(UsageError, match="eval_steps_per_epoch must be a whole number, at least 1, or None, got 0"):
         estimator([], eval_steps_per_epoch=0)
 
 
