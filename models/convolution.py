@@ -5,6 +5,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from models.bias import biased
 from models.convolution_forms import Geometry, Sizes, correlate, spread
 from models.doubling import double, joined
 from runtime.errors import UsageError
@@ -76,8 +77,14 @@ class Convolution(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, ...S, inputs) -> (B, ...S', outputs), S' = (S + 2 padding - dilation (kernel - 1) - 1) // stride + 1."""
-        y = correlate(self.geometry(x))(x, self.weight)
-        return y + self.bias if "bias" in self else y
+        geometry = self.geometry(x)
+        return self.with_bias(correlate(geometry)(x, self.weight), geometry)
+
+    def with_bias(self, y: mx.array, geometry: Geometry) -> mx.array:
+        """y (B, ...S, outputs) and the bias, if there is one."""
+        if "bias" not in self:
+            return y
+        return biased(y, self.bias) if geometry.multiplies(y, self.bias, strided=True) else y + self.bias
 
 
 class Conv1d(Convolution):
@@ -103,8 +110,9 @@ class Conv2d(Convolution):
         if not (usual and geometry.multiplies(x, self.weight)):
             return super().__call__(double(x))
         extent = (2 * x.shape[1], 2 * x.shape[2])
-        y = spread(geometry._replace(stride=(2, 2), swap=False), extent)(x, joined(self.weight))
-        return y + self.bias if "bias" in self else y
+        return self.with_bias(
+            spread(geometry._replace(stride=(2, 2), swap=False), extent)(x, joined(self.weight)), geometry
+        )
 
 
 class Conv3d(Convolution):
@@ -138,8 +146,7 @@ class ConvolutionTranspose(Convolution):
                        self.output_padding, strict=True)  # fmt: skip
         geometry = self.geometry(x)
         extent = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 + o for n, k, s, p, d, o in per_axis)
-        y = spread(geometry, extent)(x, self.weight)
-        return y + self.bias if "bias" in self else y
+        return self.with_bias(spread(geometry, extent)(x, self.weight), geometry)
 
 
 class ConvTranspose1d(ConvolutionTranspose):

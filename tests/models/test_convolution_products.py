@@ -9,7 +9,16 @@ import pytest
 
 from models import convolution, convolution_products
 from models.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose2d
-from models.convolution_products import forward, offsets, overlapped, padded, pays, positions, transposed, windows
+from models.convolution_products import (
+    forward,
+    offsets,
+    overlapped,
+    padded,
+    pays,
+    positions,
+    transposed,
+    windows,
+)
 
 
 def normal(*shape, seed=0):

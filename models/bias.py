@@ -1,0 +1,46 @@
+"""The sum of a layer's output and its bias, for float32 on a CPU.
+
+The gradient of a concatenation is a view, which MLX sums over pixels at 4 to 9 ns a number and which everything that
+reads it as rows copies anew: here it is copied once, and the sum is a product with ones.
+"""
+
+from collections.abc import Callable
+from typing import cast
+
+import mlx.core as mx
+
+from runtime.custom import custom_function
+
+
+def plain(y: mx.array, b: mx.array) -> mx.array:
+    """The sum of y and a bias (O,)."""
+    return y + b
+
+
+@custom_function
+def _biased(y, b):
+    """The same with derivatives of its own; without stop_gradient MLX would differentiate this body instead."""
+    return plain(mx.stop_gradient(y), mx.stop_gradient(b))
+
+
+@_biased.jvp
+def _(primals, tangents):
+    dy, db = tangents
+    if dy is None:
+        return mx.broadcast_to(db, primals[0].shape)
+    return dy if db is None else dy + db
+
+
+@_biased.vjp
+def _(_primals, cotangent, _output):
+    gradient = mx.contiguous(cotangent)
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    return gradient, (mx.ones((1, len(rows)), rows.dtype) @ rows)[0]
+
+
+@_biased.vmap
+def _(inputs, axes):
+    return mx.vmap(plain, in_axes=axes)(*inputs), 0
+
+
+biased = cast(Callable[[mx.array, mx.array], mx.array], _biased)
