@@ -42,8 +42,8 @@ def calls(norm: GroupNorm, act: bool) -> Callable[[str], Callable]:
         def call(x, scale, shift):
             GroupNorm.mode = mode
             if mode == "fused":
-                return norm(x, silu=act, scale=scale, shift=shift)
-            y = norm(x, scale=scale, shift=shift)
+                return norm(x, silu=act, modulation=mx.concatenate([scale, shift], axis=-1))
+            y = norm(x, modulation=mx.concatenate([scale, shift], axis=-1))
             return silu(y) if act else y
 
         return call

@@ -40,16 +40,13 @@ def filled(primals, tangents) -> list[mx.array]:
 def fused(plain: Callable, forward: Callable, tangent: Callable, backward: Callable) -> Callable[..., list[mx.array]]:
     """f(*arrays) -> [y, *statistics without derivatives], by kernels; `plain` is the same in MLX's operations.
 
-    forward(*arrays) gives that list, tangent(*arrays, *tangents) y's jvp as [ty], backward(*arrays, *statistics, g)
-    the gradients. Derivatives of these two, and everything under vmap, are those of `plain`: right, but not fast.
+    forward(*arrays) gives that list, tangent(arrays, tangents) y's jvp as [ty], where a tangent that is None is zero,
+    backward(*arrays, *statistics, g) the gradients. Derivatives of these two, and everything under vmap, are those of
+    `plain`: right, but not fast.
     """
 
     def first(*arrays):
         return plain(*arrays)[:1]
-
-    def tangent_plain(*arrays):
-        count = len(arrays) // 2
-        return mx.jvp(first, list(arrays[:count]), list(arrays[count:]))[1]
 
     @custom_function
     def f(*arrays):
@@ -57,7 +54,18 @@ def fused(plain: Callable, forward: Callable, tangent: Callable, backward: Calla
 
     @f.jvp
     def _(primals, tangents):
-        moved = derived(tangent, tangent_plain)(*primals, *filled(primals, tangents))
+        count, moving = len(primals), [i for i, t in enumerate(tangents) if t is not None]
+
+        def split(arrays):
+            along = dict(zip(moving, arrays[count:], strict=True))
+            return list(arrays[:count]), [along.get(i) for i in range(count)]
+
+        def plain_tangent(*arrays):
+            own, along = split(arrays)
+            return mx.jvp(first, own, filled(own, along))[1]
+
+        given = [*primals, *(tangents[i] for i in moving)]
+        moved = derived(lambda *arrays: tangent(*split(arrays)), plain_tangent)(*given)
         return [*moved, *(mx.zeros_like(s) for s in plain(*primals)[1:])]
 
     @f.vjp

@@ -39,26 +39,19 @@ class GroupNorm(nn.Module):
         self.weight = mx.ones(channels)
         self.bias = mx.zeros(channels)
 
-    def __call__(self, x: mx.array, silu: bool = False, scale=None, shift=None) -> mx.array:
-        """act(norm(x) (1 + scale) + shift), (B, H, W, C) -> its shape and dtype; scale and shift (B, C) or None."""
+    def __call__(self, x: mx.array, silu: bool = False, modulation: mx.array | None = None) -> mx.array:
+        """act(norm(x) (1 + scale) + shift), (B, H, W, C) -> its shape and dtype; modulation (B, 2C): scale, shift."""
         kernels = self.kernels(x)
         if kernels is not None:
-            a, d = (p.astype(mx.float32)[None] for p in (self.weight, self.bias))
-            if scale is not None:
-                a, d = a * (1 + scale.astype(mx.float32)), d * (1 + scale.astype(mx.float32))
-            if shift is not None:
-                d = d + shift.astype(mx.float32)
-                a = mx.broadcast_to(a, d.shape)
-            return fused(kernels, self.groups, self.eps, silu)(x, a, d)[0]
-        wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
-        y = wide.reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
+            given = [] if modulation is None else [modulation]
+            return fused(kernels, self.groups, self.eps, silu)(x, self.weight, self.bias, *given)[0]
+        y = widened(x).reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
         y = y - y.mean(axis=(1, 3), keepdims=True)
         y = y * mx.rsqrt(mx.square(y).mean(axis=(1, 3), keepdims=True) + self.eps)
         y = (y.reshape(x.shape) * self.weight + self.bias).astype(x.dtype)
-        if scale is not None:
-            y = y * (1 + scale[:, None, None, :])
-        if shift is not None:
-            y = y + shift[:, None, None, :]
+        if modulation is not None:
+            scale, shift = mx.split(modulation[:, None, None, :], 2, axis=-1)
+            y = y * (1 + scale) + shift
         return elementary.silu(y) if silu else y
 
     def kernels(self, x: mx.array) -> ModuleType | None:
@@ -85,16 +78,30 @@ def fits(x: mx.array, groups: int) -> bool:
     return available(x) and group_norm_cuda.slab_of(x.shape[-1], groups) is not None
 
 
+def affine(weight: mx.array, bias: mx.array, modulation: mx.array | None) -> tuple[mx.array, mx.array]:
+    """What xhat is multiplied with and what is added, (B or 1, 1, 1, C) in float32, or float64."""
+    a, d = (widened(p)[None, None, None] for p in (weight, bias))
+    if modulation is None:
+        return a, d
+    scale, shift = mx.split(widened(modulation)[:, None, None], 2, axis=-1)
+    return a * (1 + scale), d * (1 + scale) + shift
+
+
+def widened(x: mx.array) -> mx.array:
+    """x in float32; float64 stays."""
+    return x if x.dtype == mx.float64 else x.astype(mx.float32)
+
+
 def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
     """What `fused` computes, in MLX's operations, from which all derivatives beyond the kernels' own are taken."""
 
-    def f(x, a, d):
-        wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
-        y = wide.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    def f(x, weight, bias, modulation=None):
+        a, d = affine(weight, bias, modulation)
+        y = widened(x).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
         mean = y.mean(axis=(1, 3), keepdims=True)
         y = y - mean
         rstd = mx.rsqrt(mx.square(y).mean(axis=(1, 3), keepdims=True) + eps)
-        z = (y * rstd).reshape(x.shape) * a[:, None, None] + d[:, None, None]
+        z = (y * rstd).reshape(x.shape) * a + d
         statistics = mx.concatenate([mean, rstd], axis=-1).squeeze(1)
         return [(z * mx.sigmoid(z) if silu else z).astype(x.dtype), statistics]
 
@@ -103,14 +110,14 @@ def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.arr
 
 @lru_cache
 def fused(kernels: ModuleType, groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
-    """f(x (B, H, W, C), a, d (B or 1, C)) -> [act(a xhat + d), statistics without derivatives].
+    """f(x (B, H, W, C), weight, bias (C,), modulation (B, 2C) if any) -> [y, statistics without derivatives].
 
     kernels: forward, backward and tangent, as group_norm_cuda has them, are its values, vjp and jvp. Derivatives of
     these two, and everything under vmap, are those of MLX's operations: right, but not fast.
     """
     return derived.fused(
         expression(groups, eps, silu),
-        lambda *arrays: kernels.forward(*arrays, groups, eps, silu),
-        lambda *arrays: [kernels.tangent(*arrays, groups, eps, silu)],
-        lambda *arrays: kernels.backward(*arrays, groups, silu),
+        lambda *arrays: kernels.forward(*arrays, groups=groups, eps=eps, silu=silu),
+        lambda arrays, tangents: [kernels.tangent(arrays, tangents, groups, eps, silu)],
+        lambda *arrays: kernels.backward(*arrays, groups=groups, silu=silu),
     )

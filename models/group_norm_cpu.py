@@ -1,13 +1,16 @@
 """Group normalisation, its gradient and its jvp on a CPU: sums over pixels as products with ones, few fused passes.
 
-    y = act(A xhat + D),   xhat = (x - mean) / std over a group's channels and all pixels,   A, D (B or 1, C)
+    y = act(A xhat + D),   xhat = (x - mean) / std over a group's channels and all pixels
+    A = weight (1 + scale),   D = bias (1 + scale) + shift,   modulation (B, 2C) holds scale and shift, if it is there
 
 MLX's own sums over pixels and 8 neighbouring channels take 1 ns a number, a product with a row of ones takes .2.
 """
 
 import mlx.core as mx
 
-from models.elementary import apart, silu, silu_slope
+from models import elementary
+from models.derived import filled
+from models.elementary import apart, silu_slope
 
 
 def sums(x: mx.array) -> mx.array:
@@ -52,31 +55,48 @@ def rows_of(a, d, statistics: mx.array, per: int) -> list[mx.array]:
     return stored(r, q, a[:, None] * r, a[:, None] * q + d[:, None])
 
 
-def forward(x, a, d, groups: int, eps: float, act: bool) -> list[mx.array]:
-    """y like x (B, H, W, C), and mean and 1 / std of every group, (B, groups, 2)."""
+def affine(weight, bias, modulation=None) -> list[mx.array]:
+    """A and D (B or 1, C), and the factor 1 + scale of both."""
+    if modulation is None:
+        return [weight[None], bias[None], mx.ones_like(weight)[None]]
+    scale, shift = mx.split(modulation, 2, axis=-1)
+    return [weight * (1 + scale), bias * (1 + scale) + shift, 1 + scale]
+
+
+def forward(x, *given, groups: int, eps: float, silu: bool) -> list[mx.array]:
+    """y like x (B, H, W, C), and mean and 1 / std of every group, (B, groups, 2); given: weight, bias, modulation."""
     flat = x.flatten(1, 2)
     statistics = standardise(flat, groups, eps)
-    *_, scale, shift = rows_of(a, d, statistics, x.shape[-1] // groups)
+    *_, scale, shift = rows_of(*affine(*given)[:2], statistics, x.shape[-1] // groups)
     z = flat * scale + shift
-    return [(silu(alone(z)) if act else z).reshape(x.shape), statistics]
+    return [(elementary.silu(alone(z)) if silu else z).reshape(x.shape), statistics]
 
 
-def backward(x, a, d, statistics, g, groups: int, act: bool) -> list[mx.array]:
-    """Gradients by x, a and d of the sum of g y."""
+def backward(x, *rest, groups: int, silu: bool) -> list[mx.array]:
+    """Gradients by x, weight, bias and modulation of the sum of g y; rest: all but x, the statistics, g."""
+    *given, statistics, g = rest
+    a, d, factor = affine(*given)
     flat, g, per = x.flatten(1, 2), g.flatten(1, 2), x.shape[-1] // groups
     r, q, scale, shift = rows_of(a, d, statistics, per)
-    if act:
+    if silu:
         g = g * silu_slope(alone(apart(flat) * scale + shift))  # apart: not the node that the value has
     by_a, by_d = sums(g * (flat * r + q)), sums(g)
     turn, level = (spread(means(a[:, None] * s, groups, flat.shape[1]), per) for s in (by_a, by_d))
     # r (a g - level - xhat turn)
     by_x, rest = stored(-r * r * turn, -r * (level + q * turn))
     dx = g * scale + apart(flat, swapped=True) * by_x + rest
-    return [dx.reshape(x.shape), *(s.squeeze(1) if len(a) == len(s) else s.sum(axis=0) for s in (by_a, by_d))]
+    by_a, by_d = by_a.squeeze(1), by_d.squeeze(1)
+    found = [dx.reshape(x.shape), (by_a * factor).sum(axis=0), (by_d * factor).sum(axis=0)]
+    if len(given) == 3:
+        found.append(mx.concatenate([by_a * given[0] + by_d * given[1], by_d], axis=-1))
+    return found
 
 
-def tangent(x, a, d, t, ta, td, groups: int, eps: float, act: bool) -> mx.array:
-    """The jvp of y along (t, ta, td)."""
+def tangent(arrays, tangents, groups: int, eps: float, silu: bool) -> mx.array:
+    """The jvp of y at arrays (x, weight, bias, modulation if any) along tangents, None where they don't move."""
+    x, *given = arrays
+    t, *along = filled(arrays, tangents)
+    (a, d, _), (ta, td, _) = mx.jvp(affine, given, along)
     flat, t, per = x.flatten(1, 2), t.flatten(1, 2), x.shape[-1] // groups
     r, q, scale, shift = rows_of(a, d, standardise(flat, groups, eps), per)
     turn, level = (spread(means(s, groups, flat.shape[1]), per) for s in (sums(t * (flat * r + q)), sums(t)))
@@ -84,4 +104,4 @@ def tangent(x, a, d, t, ta, td, groups: int, eps: float, act: bool) -> mx.array:
     by_xhat = ta[:, None] - scale * turn
     by_x, rest = stored(by_xhat * r, by_xhat * q + td[:, None] - scale * level)
     tz = alone(t * scale + apart(flat, swapped=True) * by_x + rest)
-    return (tz * silu_slope(alone(apart(flat) * scale + shift)) if act else tz).reshape(x.shape)
+    return (tz * silu_slope(alone(apart(flat) * scale + shift)) if silu else tz).reshape(x.shape)

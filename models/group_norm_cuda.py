@@ -1,8 +1,9 @@
 """Group normalisation, its gradient and its jvp as one CUDA kernel each, for (B, H, W, C) with affine rows and SiLU.
 
-    y = act(A xhat + D),   xhat = (x - mean) / std over a group's channels and all pixels,   A, D float32
+    y = act(A xhat + D),   xhat = (x - mean) / std over a group's channels and all pixels
+    A = weight (1 + scale),   D = bias (1 + scale) + shift,   modulation (B, 2C) holds scale and shift, if it is there
 
-A and D are (B, C), or (1, C) for all images alike.
+Weights, modulation and their gradients are read and written in their own types; everything is computed in float32.
 
 A block takes one image and a slab of whole groups, about 64 channels; a thread takes 8 neighbouring channels and every
 R-th pixel. Each kernel reads its image twice: the second time it comes from the L2 cache.
@@ -12,11 +13,14 @@ import math
 
 import mlx.core as mx
 
+from models.row_sums_cuda import PUT, halves
 from runtime.cuda_launch import THREADS, launch
 
 WIDTH = 8  # channels of a thread
 
-HEADER = r"""
+HEADER = (
+    PUT
+    + r"""
 template <typename T> struct alignas(16) Eight { T at[8]; };
 
 __device__ inline float slope(float z, bool silu) {
@@ -27,11 +31,11 @@ __device__ inline float slope(float z, bool silu) {
 
 __device__ inline float value(float z, bool silu) { return silu ? z / (1.0f + __expf(-z)) : z; }
 """
+)
 
-# What every kernel begins with. dims: P pixels, C channels, channels of a group, channels of a slab, R pixel rows, and
-# the distance between the rows of A (and D) for two images, C or 0.
+# What every kernel begins with. dims: P pixels, C channels, channels of a group, channels of a slab, R pixel rows.
 BEGIN = r"""
-  const int P = dims[0], C = dims[1], per = dims[2], slab = dims[3], R = dims[4], lead = dims[5];
+  const int P = dims[0], C = dims[1], per = dims[2], slab = dims[3], R = dims[4];
   const int V = slab / 8, slabs = C / slab, groups = slab / per, vectors = per / 8;
   const int image = blockIdx.x / slabs, first = (blockIdx.x % slabs) * slab;
   const int column = threadIdx.x % V, row = threadIdx.x / V;
@@ -39,6 +43,26 @@ BEGIN = r"""
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
   const size_t start = size_t(image) * P * C + channel;
   const float count = float(per) * float(P);
+"""
+
+# A and D of channel c, and their tangents ta and td; with the factor of the weights: 1, or 1 + scale.
+AFFINE = r"""
+  const auto factor = [&](int c) { return 1.0f; };
+  const auto affine = [&](int c, float& a, float& d) { a = float(weight[c]); d = float(bias[c]); };
+"""
+MODULATED = r"""
+  const auto* scale = modulation + size_t(image) * 2 * C;
+  const auto factor = [&](int c) { return 1.0f + float(scale[c]); };
+  const auto affine = [&](int c, float& a, float& d) {
+    a = float(weight[c]) * factor(c);
+    d = float(bias[c]) * factor(c) + float(scale[C + c]);
+  };
+"""
+WEIGHTS_MOVE = "    ta += float(tweight[c]) * factor(c); td += float(tbias[c]) * factor(c);\n"
+MODULATION_MOVES = r"""
+    const auto* along = tmodulation + size_t(image) * 2 * C;
+    ta += float(weight[c]) * float(along[c]);
+    td += float(bias[c]) * float(along[c]) + float(along[C + c]);
 """
 
 # Sums `N` numbers of each thread over the threads of its group, into totals[N][32]; afterwards all threads see them.
@@ -76,8 +100,9 @@ FORWARD = r"""
   const float rstd = rsqrtf(fmaxf(totals[1][group] / count - shift * shift, 0.0f) + eps[0]);
   float a[8], d[8];
   for (int i = 0; i < 8; i++) {
-    a[i] = A[size_t(image) * lead + channel + i] * rstd;
-    d[i] = D[size_t(image) * lead + channel + i] - a[i] * mean;
+    affine(channel + i, a[i], d[i]);
+    a[i] *= rstd;
+    d[i] -= a[i] * mean;
   }
   for (int p = row; p < P; p += R) {
     Eight<T> in = *reinterpret_cast<const Eight<T>*>(x + start + size_t(p) * C), out;
@@ -97,8 +122,7 @@ BACKWARD = r"""
   const float mean = of[0], rstd = of[1];
   float a[8], d[8], by_a[8], by_d[8];
   for (int i = 0; i < 8; i++) {
-    a[i] = A[size_t(image) * lead + channel + i];
-    d[i] = D[size_t(image) * lead + channel + i];
+    affine(channel + i, a[i], d[i]);
     by_a[i] = by_d[i] = 0.0f;
   }
   for (int p = row; p < P; p += R) {
@@ -122,10 +146,12 @@ BACKWARD = r"""
       total_a += sums[0][r * slab + c];
       total_d += sums[1][r * slab + c];
     }
-    const size_t at = size_t(image) * C + first + c;
-    dA[at] = total_a;
-    dD[at] = total_d;
-    const float by = A[size_t(image) * lead + first + c];
+    const size_t at = size_t(image) * 2 * C + first + c;
+    part[at] = total_a * factor(first + c);
+    part[at + C] = total_d * factor(first + c);
+    /*MODULATION*/
+    float by, unused;
+    affine(first + c, by, unused);
     totals[0][c] = by * total_a;
     totals[1][c] = by * total_d;
   }
@@ -172,11 +198,12 @@ TANGENT = r"""
   const float along = (totals[3][group] / count - shift * level) * rstd;  // mean of t xhat
   float a[8], d[8], da[8], dd[8];
   for (int i = 0; i < 8; i++) {
-    const size_t at = size_t(image) * lead + channel + i;
-    a[i] = A[at];
-    d[i] = D[at];
-    da[i] = tA[at];
-    dd[i] = tD[at];
+    const int c = channel + i;
+    float ta = 0.0f, td = 0.0f;
+    affine(c, a[i], d[i]);
+    /*MOVE*/
+    da[i] = ta;
+    dd[i] = td;
   }
   for (int p = row; p < P; p += R) {
     Eight<T> in = *reinterpret_cast<const Eight<T>*>(x + start + size_t(p) * C), out;
@@ -188,6 +215,11 @@ TANGENT = r"""
     }
     *reinterpret_cast<Eight<T>*>(ty + start + size_t(p) * C) = out;
   }
+"""
+
+BY_MODULATION = r"""
+    put(dmodulation + at, total_a * float(weight[first + c]) + total_d * float(bias[first + c]));
+    put(dmodulation + at + C, total_d);
 """
 
 
@@ -216,30 +248,48 @@ def run(
     slab = slab_of(channels, groups)
     assert slab is not None
     rows = rows_of(slab)
-    lead = channels if len(inputs["A"]) == x.shape[0] else 0
-    sizes = [x.size // (x.shape[0] * channels), channels, channels // groups, slab, rows, lead]
-    source = BEGIN + body.replace("/*REDUCE*/", REDUCE)
+    sizes = [x.size // (x.shape[0] * channels), channels, channels // groups, slab, rows]
+    source = BEGIN + (MODULATED if "modulation" in inputs else AFFINE) + body.replace("/*REDUCE*/", REDUCE)
     blocks, threads = x.shape[0] * channels // slab, slab // WIDTH * rows
     return launch(f"group_norm_{name}", HEADER, source, inputs, outputs, {"SILU": silu}, sizes, eps, blocks, threads)
 
 
-def forward(x, a, d, groups: int, eps: float, silu: bool) -> list[mx.array]:
-    """y like x, and mean and 1 / std of every group, (B, groups, 2) float32."""
-    inputs = {"x": x, "A": a, "D": d}
+def named(weight, bias, modulation=None, prefix: str = "") -> dict[str, mx.array]:
+    """Those of the three that there are, by the names that the kernels know."""
+    found = {"weight": weight, "bias": bias, "modulation": modulation}
+    return {prefix + name: array for name, array in found.items() if array is not None}
+
+
+def forward(x, *affine, groups: int, eps: float, silu: bool) -> list[mx.array]:
+    """y like x, and mean and 1 / std of every group, (B, groups, 2) float32; affine: weight, bias, any modulation."""
     outputs = {"y": (x.shape, x.dtype), "stats": ((x.shape[0], groups, 2), mx.float32)}
-    return run("forward", FORWARD, inputs, outputs, groups, silu, eps)
+    return run("forward", FORWARD, {"x": x, **named(*affine)}, outputs, groups, silu, eps)
 
 
-def backward(x, a, d, stats, g, groups: int, silu: bool) -> list[mx.array]:
-    """Gradients by x, a and d of the sum of g y."""
-    inputs = {"x": x, "g": g, "A": a, "D": d, "stats": stats}
-    rows = (x.shape[0], x.shape[-1])
-    outputs = {"dx": (x.shape, x.dtype), "dA": (rows, mx.float32), "dD": (rows, mx.float32)}
-    dx, da, dd = run("backward", BACKWARD, inputs, outputs, groups, silu)
-    return [dx, *(v if v.shape == a.shape else v.sum(axis=0, keepdims=True) for v in (da, dd))]
+def backward(x, *rest, groups: int, silu: bool) -> list[mx.array]:
+    """Gradients by x and `affine` of the sum of g y; rest: affine, the statistics, g."""
+    *affine, stats, g = rest
+    given = named(*affine)
+    inputs = {"x": x, "g": g, **given, "stats": stats}
+    outputs = {"dx": (x.shape, x.dtype), "part": ((x.shape[0], 2 * x.shape[-1]), mx.float32)}
+    if "modulation" in given:
+        outputs["dmodulation"] = (given["modulation"].shape, given["modulation"].dtype)
+    body = BACKWARD.replace("/*MODULATION*/", BY_MODULATION if "modulation" in given else "")
+    dx, part, *by_modulation = run("backward", body, inputs, outputs, groups, silu)
+    return [dx, *halves(part, given["weight"].dtype, given["bias"].dtype), *by_modulation]
 
 
-def tangent(x, a, d, t, ta, td, groups: int, eps: float, silu: bool) -> mx.array:
-    """The jvp of y along (t, ta, td)."""
-    inputs = {"x": x, "t": t, "A": a, "D": d, "tA": ta, "tD": td}
-    return run("tangent", TANGENT, inputs, {"ty": (x.shape, x.dtype)}, groups, silu, eps)[0]
+def tangent(arrays: list, tangents: list, groups: int, eps: float, silu: bool) -> mx.array:
+    """The jvp of y at arrays (x, weight, bias, modulation if any) along tangents, None where they don't move."""
+    x, weight, bias, *modulation = arrays
+    t, *along = tangents
+    given, moves = {"x": x, "t": mx.zeros_like(x) if t is None else t, **named(*arrays[1:])}, ""
+    if along[0] is not None or along[1] is not None:
+        still = (mx.zeros_like(a) if v is None else v for a, v in zip((weight, bias), along, strict=False))
+        given |= named(*still, prefix="t")
+        moves += WEIGHTS_MOVE
+    if modulation and along[2] is not None:
+        given["tmodulation"] = along[2]
+        moves += MODULATION_MOVES
+    body = TANGENT.replace("/*MOVE*/", moves)
+    return run("tangent", body, given, {"ty": (x.shape, x.dtype)}, groups, silu, eps)[0]

@@ -63,6 +63,6 @@ def fused(kernels: ModuleType, eps: float) -> Callable[..., list[mx.array]]:
     return derived.fused(
         expression(eps),
         lambda *arrays: kernels.forward(*arrays, eps),
-        lambda *arrays: kernels.tangent(*arrays, eps),
+        lambda arrays, tangents: kernels.tangent(*arrays, *derived.filled(arrays, tangents), eps),
         lambda *arrays: kernels.backward(*arrays, eps),
     )

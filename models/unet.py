@@ -69,8 +69,7 @@ class Stage(nn.Module):
     def __call__(self, x: mx.array, embedding: mx.array, key: mx.array | None) -> mx.array:
         """(B, H, W, inputs) -> (B, H, W, outputs)."""
         h = self.conv1(self.norm1(x, silu=True))
-        scale, shift = mx.split(self.modulate(embedding), 2, axis=-1)
-        h = self.norm2(h, silu=True, scale=scale, shift=shift)
+        h = self.norm2(h, silu=True, modulation=self.modulate(embedding))
         return self.attention(self.skip(x) + self.conv2(self.dropout(h, key)))
 
 

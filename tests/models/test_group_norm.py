@@ -43,7 +43,7 @@ def test_values_in_float64(size, silu):
     y = (y - y.mean(axis=(1, 3), keepdims=True)) / np.sqrt(y.var(axis=(1, 3), keepdims=True) + 1e-6)
     z = y.reshape(shape) * np.array(norm.weight) + np.array(norm.bias)
     z = z * (1 + np.array(scale)[:, None, None]) + np.array(shift)[:, None, None]
-    close(norm(x, silu=silu, scale=scale, shift=shift), z / (1 + np.exp(-z)) if silu else z)
+    close(norm(x, silu=silu, modulation=mx.concatenate([scale, shift], axis=-1)), z / (1 + np.exp(-z)) if silu else z)
 
 
 @pytest.mark.parametrize("silu", [False, True])
@@ -51,18 +51,18 @@ def test_values_in_float64(size, silu):
 def test_formulas_of_the_kernels_equal_autodiff(size, silu, monkeypatch):
     *shape, groups = size
     norm = module(shape[-1], groups)
-    arguments = [2 + normal(*shape), normal(shape[0], shape[-1], seed=3), normal(shape[0], shape[-1], seed=4)]
+    arguments = [2 + normal(*shape), normal(shape[0], 2 * shape[-1], seed=3)]
     tangents = [normal(*a.shape, seed=5) for a in arguments]
     weight = normal(*shape, seed=6)
 
-    def loss(x, scale, shift):
+    def loss(x, modulation):
         mx.disable_compile()  # MLX's compiled SiLU has no gradient of its jvp
-        (y,), (dy,) = mx.jvp(lambda *a: norm(a[0], silu, a[1], a[2]), [x, scale, shift], tangents)
+        (y,), (dy,) = mx.jvp(lambda *a: norm(a[0], silu, a[1]), [x, modulation], tangents)
         return (weight * mx.square(y)).sum(), (y, dy)
 
     mx.disable_compile()
     monkeypatch.setattr(GroupNorm, "mode", "plain")
-    run = mx.value_and_grad(loss, argnums=(0, 1, 2))
+    run = mx.value_and_grad(loss, argnums=(0, 1))
     (_, (y, dy)), grads = run(*arguments)
     mx.eval(y, dy, grads)
     monkeypatch.setattr(GroupNorm, "mode", "fused")
@@ -76,14 +76,14 @@ def test_formulas_of_the_kernels_equal_autodiff(size, silu, monkeypatch):
         close(found, wanted, 2e-4)
 
 
-@pytest.mark.parametrize("modulated", ["", "scale", "shift"])
+@pytest.mark.parametrize("modulated", [False, True])
 def test_gradients_of_the_weights_with_and_without_modulation(modulated, monkeypatch):
     norm, x = module(16, 2), normal(3, 4, 4, 16)
-    given = {modulated: normal(3, 16, seed=3)} if modulated else {}
+    modulation = normal(3, 32, seed=3) if modulated else None
 
     def loss(weights):
         norm.update(weights)
-        return mx.square(norm(x, **given)).sum()
+        return mx.square(norm(x, modulation=modulation)).sum()
 
     monkeypatch.setattr(GroupNorm, "mode", "plain")
     wanted = mx.grad(loss)(dict(norm.trainable_parameters()))
@@ -97,13 +97,14 @@ def test_gradients_of_the_weights_with_and_without_modulation(modulated, monkeyp
 
 def test_formulas_differentiate_in_one_argument_and_when_compiled():
     f = fused(formulas, 2, 1e-6, True)
-    x, a, d, t = normal(2, 3, 3, 16), normal(2, 16, seed=1), normal(2, 16, seed=2), normal(2, 3, 3, 16, seed=3)
-    out, slope = mx.jvp(lambda x: f(x, a, d)[0], [x], [t])
+    x, t = normal(2, 3, 3, 16), normal(2, 3, 3, 16, seed=3)
+    given = [normal(16, seed=1), normal(16, seed=2), normal(2, 32, seed=4)]
+    out, slope = mx.jvp(lambda x: f(x, *given)[0], [x], [t])
     h = 1e-2
-    close(slope[0], (f(x + h * t, a, d)[0] - f(x - h * t, a, d)[0]) / (2 * h), 5e-3)
+    close(slope[0], (f(x + h * t, *given)[0] - f(x - h * t, *given)[0]) / (2 * h), 5e-3)
 
     def loss(x):
-        return mx.square(f(x, a, d)[0]).sum()
+        return mx.square(f(x, *given)[0]).sum()
 
     close(mx.compile(mx.grad(loss))(x), mx.grad(loss)(x))
     assert out[0].shape == x.shape
@@ -111,44 +112,48 @@ def test_formulas_differentiate_in_one_argument_and_when_compiled():
 
 @pytest.mark.parametrize("kernels", [formulas, group_norm_cpu], ids=["cuda", "cpu"])
 @pytest.mark.parametrize("silu", [False, True])
-@pytest.mark.parametrize("rows", [1, 3])
-def test_formulas_equal_autodiff_in_float64(silu, rows, kernels):
+@pytest.mark.parametrize("modulated", [False, True])
+def test_formulas_equal_autodiff_in_float64(silu, modulated, kernels):
     rng = np.random.default_rng(0)
-    shapes = [(3, 2, 5, 24), (rows, 24), (rows, 24)]
+    shapes = [(3, 2, 5, 24), (24,), (24,), (3, 48)][: 4 if modulated else 3]
     with mx.stream(mx.cpu):
         primals, tangents = ([mx.array(rng.normal(size=s), mx.float64) for s in shapes] for _ in range(2))
         g = mx.array(rng.normal(size=shapes[0]), mx.float64)
         plain = expression(3, 1e-6, silu)
         (y,), gradients = mx.vjp(lambda *p: plain(*p)[0], primals, [g])
-        (slope,) = mx.jvp(lambda *p: plain(*p)[0], primals, tangents)[1]
-        found, statistics = kernels.forward(*primals, 3, 1e-6, silu)
+        found, statistics = kernels.forward(*primals, groups=3, eps=1e-6, silu=silu)
         # MLX computes a double's exponential in float32; the formulas of CUDA take its sigmoid
         tolerance = 1e-6 if silu and kernels is group_norm_cpu else 1e-12
         close(found, y, tolerance)
-        close(kernels.tangent(*primals, *tangents, 3, 1e-6, silu), slope, tolerance)
-        for by_hand, wanted in zip(kernels.backward(*primals, statistics, g, 3, silu), gradients, strict=True):
-            close(by_hand, wanted, tolerance)
+        by_hand = kernels.backward(*primals, statistics, g, groups=3, silu=silu)
+        for mine, wanted in zip(by_hand, gradients, strict=True):
+            close(mine, wanted, tolerance)
+        for still in [(), (1, 2), (0,), (3,), (1,)]:
+            given = [None if i in still else v for i, v in enumerate(tangents)]
+            filled = [mx.zeros_like(p) if v is None else v for p, v in zip(primals, given, strict=True)]
+            (slope,) = mx.jvp(lambda *p: plain(*p)[0], primals, filled)[1]
+            close(kernels.tangent(primals, given, 3, 1e-6, silu), slope, tolerance)
 
 
 @pytest.mark.parametrize("kernels", [formulas, group_norm_cpu], ids=["cuda", "cpu"])
 def test_every_nesting_of_derivatives_equals_autodiff(kernels):
-    primals = [1 + normal(2, 3, 2, 16), normal(2, 16, seed=1), normal(2, 16, seed=2)]
+    primals = [1 + normal(2, 3, 2, 16), normal(16, seed=1), normal(16, seed=2), normal(2, 32, seed=5)]
     t, g = normal(2, 3, 2, 16, seed=3), normal(2, 3, 2, 16, seed=4)
 
     def found(f):
-        def value(x, a, d):
-            return (g * mx.square(f(x, a, d)[0])).sum()
+        def value(*p):
+            return (g * mx.square(f(*p)[0])).sum()
 
-        def slope(x, a, d):  # its gradient goes through the tangent
-            return (g * mx.square(mx.jvp(lambda x: f(x, a, d)[0], [x], [t])[1][0])).sum()
+        def slope(x, *rest):  # its gradient goes through the tangent
+            return (g * mx.square(mx.jvp(lambda x: f(x, *rest)[0], [x], [t])[1][0])).sum()
 
-        def length(x, a, d):  # its gradient goes through the gradient
-            return sum(mx.square(v).sum() for v in mx.grad(value, argnums=(0, 1, 2))(x, a, d))
+        def length(*p):  # its gradient goes through the gradient
+            return sum(mx.square(v).sum() for v in mx.grad(value, argnums=every)(*p))
 
-        every = (0, 1, 2)
+        every = (0, 1, 2, 3)
         yield from mx.grad(slope, argnums=every)(*primals)
         yield from mx.grad(length, argnums=every)(*primals)
-        yield mx.jvp(mx.grad(value), primals, [t, primals[2], primals[1]])[1][0]
+        yield mx.jvp(mx.grad(value), primals, [t, primals[2], primals[1], 2 * primals[3]])[1][0]
         yield mx.jvp(lambda x: mx.jvp(lambda x: f(x, *primals[1:])[0], [x], [t])[1][0], primals[:1], [g])[1][0]
         stacked = [mx.stack([p, 2 * p]) for p in primals]
         yield mx.vmap(lambda *p: f(*p)[0])(*stacked)
@@ -207,20 +212,25 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
     monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
     monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
     monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
-    x, row = mx.zeros((2, 4, 4, 128), dtype), mx.zeros((2, 128))
-    y, statistics = group_norm_cuda.forward(x, row, row, 16, 1e-6, True)
-    dx, da, dd = group_norm_cuda.backward(x, row, row, statistics, x, 16, True)
-    slope = group_norm_cuda.tangent(x, row, row, x, row, row, 16, 1e-6, True)
-    assert y.dtype == dx.dtype == slope.dtype == dtype and statistics.shape == (2, 16, 2) and da.shape == dd.shape
-    names = {key.removeprefix("group_norm_"): value[0][:-7] for key, value in seen.items()}
+    x, row, modulation = mx.zeros((2, 4, 4, 128), dtype), mx.zeros(128), mx.zeros((2, 256), dtype)
+    y, statistics = group_norm_cuda.forward(x, row, row, groups=16, eps=1e-6, silu=True)
+    own = group_norm_cuda.backward(x, row, row, modulation, statistics, x, groups=16, silu=True)
+    assert [a.dtype for a in own] == [dtype, mx.float32, mx.float32, dtype] and y.dtype == dtype
+    assert [a.shape for a in own] == [x.shape, (128,), (128,), (2, 256)] and statistics.shape == (2, 16, 2)
+    names = {key.removeprefix("group_norm_"): value[0][:-6] for key, value in seen.items() if key != "row_sums"}
     assert names == {
-        "forward": ["x", "A", "D", "y", "stats"],
-        "backward": ["x", "g", "A", "D", "stats", "dx", "dA", "dD"],
-        "tangent": ["x", "t", "A", "D", "tA", "tD", "ty"],
+        "forward": ["x", "weight", "bias", "y", "stats"],
+        "backward": ["x", "g", "weight", "bias", "modulation", "stats", "dx", "part", "dmodulation"],
     }
     for name, (_, scalars, contiguous) in seen.items():
-        assert contiguous and scalars[:6] == [16, 128, 8, 64, 64, 128]
-        assert scalars[6] == (0 if name.endswith("backward") else bits(1e-6))
+        sizes = [2, 128] if name == "row_sums" else [16, 128, 8, 64, 64]
+        assert contiguous and scalars == [*sizes, bits(1e-6) if name.endswith("forward") else 0]
+    moving = {(): [], (0, 1): ["tweight", "tbias"], (1,): ["tweight", "tbias"], (2,): ["tmodulation"]}
+    for which, more in moving.items():
+        along = [a if i in which else None for i, a in enumerate((row, row, modulation))]
+        slope = group_norm_cuda.tangent([x, row, row, modulation], [x, *along], 16, 1e-6, True)
+        assert seen["group_norm_tangent"][0][:-6] == ["x", "t", "weight", "bias", "modulation", *more, "ty"]
+        assert slope.dtype == dtype
 
 
 def test_without_nvrtc_mlx_compiles_the_kernels(monkeypatch):
@@ -236,7 +246,7 @@ def test_without_nvrtc_mlx_compiles_the_kernels(monkeypatch):
     monkeypatch.setattr(nvrtc, "library", lambda: None)
     monkeypatch.setattr(mx.fast, "cuda_kernel", kernel)
     cuda_launch.kernel.cache_clear()
-    x, row = mx.zeros((2, 4, 4, 128)), mx.zeros((2, 128))
-    group_norm_cuda.forward(x, row, row, 16, 1e-6, True)
+    x, row = mx.zeros((2, 4, 4, 128)), mx.zeros(128)
+    group_norm_cuda.forward(x, row, row, groups=16, eps=1e-6, silu=True)
     cuda_launch.kernel.cache_clear()
     assert seen == ["group_norm_forward"]
