@@ -16,20 +16,28 @@ def derived(kernel: Callable, plain: Callable) -> Callable[..., list[mx.array]]:
         # without stop_gradient MLX would differentiate this body instead
         return kernel(*(mx.stop_gradient(v) for v in arrays))
 
+    # of a function of one array, rules are given that array, not a list of one
     @f.jvp
     def _(primals, tangents):
+        primals, tangents = several(primals), several(tangents)
         return mx.jvp(plain, primals, filled(primals, tangents))[1]
 
     @f.vjp
     def _(primals, cotangents, _outputs):
-        return mx.vjp(plain, primals, cotangents)[1]
+        found = mx.vjp(plain, several(primals), cotangents)[1]
+        return found[0] if isinstance(primals, mx.array) else found
 
     @f.vmap
     def _(inputs, axes):
-        found = mx.vmap(plain, in_axes=tuple(axes))(*inputs)
+        found = mx.vmap(plain, in_axes=tuple(several(axes)))(*several(inputs))
         return found, [0] * len(found)
 
     return cast(Callable[..., list[mx.array]], f)
+
+
+def several(given) -> list:
+    """A list or tuple as it is, anything else as a list of one."""
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def filled(primals, tangents) -> list[mx.array]:

@@ -13,7 +13,7 @@ import math
 
 import mlx.core as mx
 
-from models.row_sums_cuda import PUT, halves
+from models.column_sums_cuda import PUT, short
 from runtime.cuda_launch import THREADS, launch
 
 WIDTH = 8  # channels of a thread
@@ -276,7 +276,7 @@ def backward(x, *rest, groups: int, silu: bool) -> list[mx.array]:
         outputs["dmodulation"] = (given["modulation"].shape, given["modulation"].dtype)
     body = BACKWARD.replace("/*MODULATION*/", BY_MODULATION if "modulation" in given else "")
     dx, part, *by_modulation = run("backward", body, inputs, outputs, groups, silu)
-    return [dx, *halves(part, given["weight"].dtype, given["bias"].dtype), *by_modulation]
+    return [dx, *short(part, [given["weight"].dtype, given["bias"].dtype]), *by_modulation]
 
 
 def tangent(arrays: list, tangents: list, groups: int, eps: float, silu: bool) -> mx.array:

@@ -1,4 +1,4 @@
-"""A linear layer whose bias gradient is a matrix product: MLX's column sums run at a fraction of a GPU's bandwidth."""
+"""Biases whose gradient isn't MLX's sum, and a linear layer: such sums run at a fraction of a GPU's bandwidth."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,9 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from models import column_sums_cuda
+from models.derived import derived
+from runtime.cuda_launch import available
 from runtime.custom import custom_function
 from runtime.quantized import QuantizedLinear
 
@@ -14,11 +17,19 @@ PARTS = 128  # partial sums of a column: enough blocks to fill a GPU
 
 
 def column_sums(x: mx.array) -> mx.array:
-    """The sum over all axes but the last, (..., C) -> (C,), as products of ones with up to 128 slices of the rows."""
+    """The sum over all axes but the last, (..., C) -> (C,).
+
+    By CUDA kernels where they fit, else as products of ones with up to 128 slices of the rows.
+    """
     rows = x.reshape(-1, x.shape[-1])
+    if available(x) and column_sums_cuda.fits(rows):
+        return kernels(rows)[0]
     parts = math.gcd(len(rows), PARTS)
     ones = mx.ones((1, len(rows) // parts), x.dtype)
     return (ones @ rows.reshape(parts, -1, x.shape[-1])).sum(axis=(0, 1))
+
+
+kernels = derived(lambda rows: [column_sums_cuda.tall(rows)], lambda rows: [rows.sum(axis=0)])
 
 
 def plain(x: mx.array, w: mx.array, b: mx.array) -> mx.array:
@@ -52,6 +63,29 @@ def _(primals, cotangent, _output):
 @affine.vmap
 def _(inputs, axes):
     return mx.vmap(plain, in_axes=axes)(*inputs), 0
+
+
+@custom_function
+def biased(y, b):
+    """y (..., C) + b (C,), whose gradient by b is `column_sums`."""
+    return mx.stop_gradient(y) + mx.stop_gradient(b)
+
+
+@biased.jvp
+def _(primals, tangents):
+    dy, db = (mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
+    return dy if tangents[1] is None else dy + db
+
+
+@biased.vjp
+def _(primals, cotangent, _output):
+    y, b = primals
+    return cotangent.astype(y.dtype), column_sums(cotangent).astype(b.dtype)
+
+
+@biased.vmap
+def _(inputs, axes):
+    return mx.vmap(mx.add, in_axes=axes)(*inputs), 0
 
 
 class Linear(nn.Linear):

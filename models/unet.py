@@ -22,12 +22,13 @@ from models.layers import (
     class_embedding,
     image_shape,
 )
+from models.linear import Linear
 from runtime.errors import UsageError
 
 
-def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+def zero_linear(inputs: int, outputs: int) -> Linear:
     """A linear layer that starts at zero, so that the branch it ends starts as nothing."""
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     layer.weight = mx.zeros_like(layer.weight)
     layer.bias = mx.zeros_like(layer.bias)
     return layer
@@ -42,7 +43,7 @@ class Attention(nn.Module):
             raise UsageError(f"UNet: heads must divide the {channels} channels at an attention level, got {heads}.")
         self.heads = heads
         self.norm = GroupNorm(channels, groups)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.qkv = Linear(channels, 3 * channels)
         self.leave = zero_linear(channels, channels)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -61,7 +62,7 @@ class Stage(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = GroupNorm(inputs), GroupNorm(outputs)
         self.conv1, self.conv2 = Conv2d(inputs, outputs), Conv2d(outputs, outputs, zero=True)
-        self.modulate = nn.Linear(embedding, 2 * outputs)
+        self.modulate = Linear(embedding, 2 * outputs)
         self.dropout = Dropout(dropout)
         self.skip = Conv2d(inputs, outputs, kernel=1) if inputs != outputs else nn.Identity()
         self.attention = Attention(outputs, heads) if heads else nn.Identity()
