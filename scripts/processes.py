@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import mlx.core as mx
 from runtime.errors import UsageError
 
 GRACE = 1.5  # seconds in which rank 0 may say the same error itself
+TOPOLOGY, ORDER = Path("/sys/devices/system/cpu"), ("physical_package_id", "core_id")
 PARENT = "MLX_LAB_PARENT"  # a started process finds the id of its parent here
 
 
@@ -39,6 +40,7 @@ def together(command: Sequence[str], count: int, backend: str = "auto", device: 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ranks_")))
         places = environments(count, backend, folder)
+        cores = shares(count) if backend == "nccl" else []
         said = [folder / f"{rank}.txt" for rank in range(count)]
         running: list[subprocess.Popen] = []
         stack.callback(_end, running)
@@ -48,16 +50,17 @@ def together(command: Sequence[str], count: int, backend: str = "auto", device: 
             signal.signal(number, lambda got, frame: _tell(running, got))
         for rank, place in enumerate(places):
             output: Any = None if rank == 0 else stack.enter_context(said[rank].open("w"))
-            running.append(
-                subprocess.Popen(
-                    command,
-                    env={**os.environ, **place, PARENT: str(os.getpid())},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )  # fmt: skip
-            )
+            with bound(cores[rank]) if cores else nullcontext():
+                running.append(
+                    subprocess.Popen(
+                        command,
+                        env={**os.environ, **place, PARENT: str(os.getpid())},
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        start_new_session=True,
+                    )  # fmt: skip
+                )
         return _watched(running, said)
 
 
@@ -88,6 +91,34 @@ def environments(count: int, backend: str, folder: Path) -> list[dict[str, str]]
     port = free_ports(1)[0]
     common = {"MLX_WORLD_SIZE": str(count), "NCCL_HOST_IP": "127.0.0.1", "NCCL_PORT": str(port)}
     return [{"MLX_RANK": str(rank), "CUDA_VISIBLE_DEVICES": cards[rank], **common} for rank in range(count)]
+
+
+def shares(count: int) -> list[set[int]]:
+    """CPUs for each of `count` processes, neighbours by socket and core, [] where they can't be told or are too few.
+
+    A step is launched by one thread for each process: two that meet on a core, which a scheduler that doesn't know the
+    cores under it lets happen, made steps of a UNet on two GPUs take 32 to 35 ms instead of 27.
+    """
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2 * count:
+        return []
+    cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: (*(_topology(cpu, n) for n in ORDER), cpu))
+    return [{*cpus[rank * len(cpus) // count : (rank + 1) * len(cpus) // count]} for rank in range(count)]
+
+
+@contextmanager
+def bound(cpus: set[int]) -> Iterator[None]:
+    """Processes that start meanwhile run on these CPUs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _topology(cpu: int, name: str) -> int:
+    path = TOPOLOGY / f"cpu{cpu}" / "topology" / name
+    return int(path.read_text()) if path.exists() else 0
 
 
 def gpus(environment: Mapping[str, str]) -> list[str]:

@@ -32,12 +32,13 @@ class Agreement:
     def __init__(self, world: World):
         self.world, self.ended, self.signal = world, False, 0
 
-    def asks(self, stop: bool, number: int) -> list[int]:
-        """This process's wishes as numbers, none where it is alone; number: of the signal it got, or 0."""
-        return [int(stop), *(int(number == own) for own in SIGNALS)] if self.world.many else []
+    def asks(self, stop: bool, number: int) -> int | None:
+        """This process's wishes as bits, to stop the lowest, None where it is alone; number: of its signal, or 0."""
+        wishes = [stop, *(number == own for own in SIGNALS)]
+        return sum(int(wish) << i for i, wish in enumerate(wishes)) if self.world.many else None
 
     def heed(self, wished: mx.array) -> None:
-        """Takes the wishes of all, bit i for place i of `asks`, if there are others."""
+        """Takes the wishes of all, in the bits of `asks`, if there are others."""
         if not self.world.many:
             return
         bits = np.asarray(wished).item()

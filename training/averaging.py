@@ -7,6 +7,7 @@ import mlx.core as mx
 from runtime.op import Batch
 from runtime.world import World
 
+BITS = 8  # of a number that is told
 Gradients = dict[str, Batch]  # by what they are of (a loss, or the key of given ones), then by leaf or vector
 
 
@@ -16,8 +17,9 @@ def averaged(
     """All of these as means over the processes; what only counts stays as it is, it is the same in all of them.
 
     Gradients travel as they come, in the precision of the forward pass. Those of `sharded` leaves are means already.
-    told: wishes (N,), each 0 or 1; they come back as `wished`.
+    told: numbers whose bits are wishes; they come back as `wished`.
     """
+    told = {name: wishes(number) for name, number in told.items()}
     if not world.many:
         return losses, gradients, changed, {name: wished(array) for name, array in told.items()}
     floating = {path: array for path, array in changed.items() if mx.issubdtype(array.dtype, mx.floating)}
@@ -29,13 +31,18 @@ def averaged(
     return losses, {k: own | p for (k, own), p in zip(gradients.items(), parts, strict=True)}, changed | floating, told
 
 
-def wished(means: mx.array) -> mx.array:
-    """The wishes of which some process has any, from their means (N,): bit i of one number, 0-d int32.
+def wishes(number: mx.array) -> mx.array:
+    """The bits of a 0-d integer, the lowest first, as 0 or 1, (BITS,) float32."""
+    return (mx.right_shift(number, mx.arange(BITS)) & 1).astype(mx.float32)
 
-    The host reads it in every step. On CUDA, MLX keeps a number where the host can see it, but copies the smallest
-    array there first, which waits for the step that was launched meanwhile: the host could never run ahead.
+
+def wished(means: mx.array) -> mx.array:
+    """One number, 0-d int32, with the bits of which some process has any, from their means (BITS,).
+
+    The host writes and reads such a number in every step. On CUDA, MLX keeps a number where both can see it, but moves
+    the smallest array that one of them had, which waits for all that was launched: the host could never run ahead.
     """
-    return mx.where(means > 0, mx.array([1 << i for i in range(means.size)], mx.int32), 0).sum()
+    return mx.where(means > 0, mx.array([1 << i for i in range(BITS)]), 0).sum()
 
 
 def widened(gradients: Gradients, given: Collection[str | None], scale: mx.array | None) -> Gradients:

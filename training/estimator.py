@@ -171,7 +171,7 @@ class Estimator:
                     batch = to_device(next(batches))
                     key = step_key(self.seed, self.step, micro, self.world.rank)
                     last = micro == accumulate - 1
-                    asked = self.agreement.asks(bool(self._reason), self.interrupted) if last else ()
+                    asked = self.agreement.asks(bool(self._reason), self.interrupted) if last else None
                     data = step(batch, key, wanted[ds_id], last, phases, ds_id, asked=asked)
                 mx.async_eval(step.state, data)
                 if before is not None:

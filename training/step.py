@@ -5,7 +5,7 @@ updates' leaves, every gradient before any weight changes, a guard that leaves e
 gradient is not finite.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -108,14 +108,14 @@ class TrainStep:
 
     def __call__(self, batch: Batch, key: mx.array, fetch: Iterable[str] = (), last: bool = True,
                  phases: tuple[Hashable, ...] | None = None, ds_id: str = "",
-                 asked: Sequence[int] = ()) -> Batch:  # fmt: skip
+                 asked: int | None = None) -> Batch:  # fmt: skip
         """One micro-batch; on the `last` of a window the weights move.
 
         Returns losses, what updates report, and those keys of `fetch` that there are.
 
         phases: the network's, of this step; ds_id: the data set of the batch, "" without a name. For each pair of them
         the step is compiled once. An update of another ds_id rests: no gradient, no change of its state.
-        asked: this process's wishes, each 0 or 1; bit i of the number "asked" tells if any has i. Given by all or none.
+        asked: this process's wishes in 8 bits; "asked" comes back with those that any has. Given by all or by none.
         """
         if phases is None and any(update.phased for update in self.network.updates):
             phases = self.network.phases(int(self.state["step"].item()))
@@ -125,7 +125,7 @@ class TrainStep:
         compiled = known or self._make(signature)
         read = self.lookup.read(batch, self.state["carry"])
         with nullcontext() if known else restored_on_error(self.state):
-            out, rows = compiled(batch, key, read, {"asked": mx.array([*asked], mx.float32)} if asked else {})
+            out, rows = compiled(batch, key, read, {} if asked is None else {"asked": mx.array(asked)})
         self.lookup.write(read, rows)
         self._compiled[signature] = compiled
         self._seen = {(i, key): leaves for i, key, leaves in self._leaves()}

@@ -119,3 +119,25 @@ def test_the_backend_is_nccl_only_where_there_are_cuda_gpus(monkeypatch):
 
 def test_ports_are_free_and_different():
     assert len(set(free_ports(5))) == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to CPUs")
+def test_processes_on_gpus_have_cores_of_their_own(monkeypatch, tmp_path, capfd):
+    for cpu in range(8):  # two sockets, two cores each, threads i and i + 4 on one core
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{cpu % 4 // 2}\n")
+        (folder / "core_id").write_text(f"{cpu % 4 % 2}\n")
+    monkeypatch.setattr(processes, "TOPOLOGY", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+        assert processes.shares(2) == [{0, 4, 1, 5}, {2, 6, 3, 7}]
+        assert processes.shares(4) == [{0, 4}, {1, 5}, {2, 6}, {3, 7}]
+        assert sum(map(len, processes.shares(3))) == 8 and processes.shares(5) == []
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+    monkeypatch.setattr(processes, "shares", lambda count: [one] * count)
+    monkeypatch.setattr(processes, "chosen", lambda backend, device: "nccl")
+    monkeypatch.setattr(processes, "environments", lambda count, *_: [{"MLX_RANK": str(i)} for i in range(count)])
+    assert ran(f"sys.exit(os.sched_getaffinity(0) != {one})", count=2)[0] == 0
+    assert os.sched_getaffinity(0) == before

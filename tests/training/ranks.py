@@ -71,7 +71,7 @@ def trained(world, model, accumulate=1, bad=None, clip: float | None = 0.05, **o
     """State arrays and losses after 10 steps."""
     update = UpdateOp(model, "loss", Adam, 1e-2, clip=clip, ema=[0.9])
     step = TrainStep(Network([ObjectiveOp(model, Regression()), update]), accumulate, world=world, **options)
-    told = [step(batch, KEY, last=i % accumulate == accumulate - 1, asked=[world.rank, 1, 0])
+    told = [step(batch, KEY, last=i % accumulate == accumulate - 1, asked=0b100 | world.rank)
             for i, batch in enumerate(own_batches(world, bad, STEPS * accumulate))]  # fmt: skip
     arrays = step.shards.whole(snapshot(step.state))
     return {**arrays, "losses": mx.stack([out["loss"] for out in told]), "asked": told[-1]["asked"]}

@@ -40,7 +40,7 @@ def test_two_processes_equal_one_at_the_doubled_batch(folder, alone, case):
             close = 5e-3 if case in HALF else 1e-5
             np.testing.assert_allclose(first[name], wanted, rtol=0, atol=close, err_msg=name)
     if "asked" in first:
-        assert first["asked"].item() == 0b011  # what one of the two wishes, both, none
+        assert first["asked"].item() == 0b101  # what one of the two wishes, none, both
 
 
 def test_weights_moved_and_a_bad_row_of_one_process_skipped_a_step_in_both(folder):
