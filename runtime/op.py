@@ -15,6 +15,7 @@ import numpy as np
 from runtime.errors import UsageError
 from runtime.streams import divided
 from runtime.table import Table
+from runtime.upload import uploaded
 from runtime.watch import Watch
 
 Batch = dict[str, mx.array]
@@ -74,7 +75,7 @@ def as_list(given: Any) -> list:
 
 def to_device(batch: NumpyBatch) -> Batch:
     """The arrays of a batch as MLX arrays; strings stay behind."""
-    return {name: mx.array(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}
+    return {name: uploaded(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}
 
 
 MODES = ("train", "eval", "test", "infer")

@@ -33,7 +33,7 @@ def averaged(
 
 def wishes(number: mx.array) -> mx.array:
     """The bits of a 0-d integer, the lowest first, as 0 or 1, (BITS,) float32."""
-    return (mx.right_shift(number, mx.arange(BITS)) & 1).astype(mx.float32)
+    return (mx.right_shift(number, mx.array([*range(BITS)])) & 1).astype(mx.float32)
 
 
 def wished(means: mx.array) -> mx.array:
