@@ -5,9 +5,10 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from models.bias import biased
+from models import bias
 from models.convolution_forms import Geometry, Sizes, correlate, spread
 from models.doubling import double, joined
+from runtime.cuda_launch import available
 from runtime.errors import UsageError
 
 
@@ -84,7 +85,9 @@ class Convolution(nn.Module):
         """y (B, ...S, outputs) and the bias, if there is one."""
         if "bias" not in self:
             return y
-        return biased(y, self.bias) if geometry.multiplies(y, self.bias, strided=True) else y + self.bias
+        if available(y):
+            return bias.spread(y, self.bias)
+        return bias.biased(y, self.bias) if geometry.multiplies(y, self.bias, strided=True) else y + self.bias
 
 
 class Conv1d(Convolution):

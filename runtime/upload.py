@@ -7,6 +7,8 @@ sizes of a step's own arrays (noise, targets, times), so both happen. A buffer i
 than its own: with 3 pages more a host array gets none but its like's.
 """
 
+from functools import lru_cache
+
 import mlx.core as mx
 import numpy as np
 
@@ -18,7 +20,12 @@ def uploaded(value: np.ndarray) -> mx.array:
     """A host array of any shape as an MLX array, of the type that mx.array gives it."""
     if value.nbytes <= SMALL or not mx.cuda.is_available() or mx.default_device() == mx.Device(mx.cpu):
         return mx.array(value)
-    whole = np.empty(value.size + SPARE // value.itemsize, value.dtype)
+    whole = room(value.size + SPARE // value.itemsize, value.dtype)
     whole[: value.size] = value.reshape(-1)
-    whole[value.size :] = 0
     return mx.array(whole)[: value.size].reshape(value.shape)
+
+
+@lru_cache(16)
+def room(size: int, dtype: np.dtype) -> np.ndarray:
+    """Memory (size,) to copy from, the same for every batch; new memory costs as much as the copy."""
+    return np.zeros(size, dtype)

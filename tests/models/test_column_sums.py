@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from models import column_sums_cuda, convolution, linear
+from models.bias import spread
 from models.convolution import Conv2d, ConvTranspose2d
-from models.linear import biased
 from tests.models.launches import watched
 
 
@@ -87,8 +87,8 @@ def test_a_bias_by_every_rule_against_mlxs(by_kernels):
         lambda f: mx.vjp(f, [y, b], [dy])[1][1],
     ]
     for rule in rules:
-        np.testing.assert_allclose(np.array(rule(biased)), np.array(rule(mx.add)), rtol=1e-6, atol=1e-5)
-    half = mx.vjp(biased, [y.astype(mx.bfloat16), b], [dy])[1]  # a sum in float32, gradients in their own types
+        np.testing.assert_allclose(np.array(rule(spread)), np.array(rule(mx.add)), rtol=1e-6, atol=1e-5)
+    half = mx.vjp(spread, [y.astype(mx.bfloat16), b], [dy])[1]  # a sum in float32, gradients in their own types
     assert [g.dtype for g in half] == [mx.bfloat16, mx.float32]
 
 
