@@ -66,8 +66,8 @@ def affine(weight, bias, modulation=None) -> list[mx.array]:
 def forward(x, *given, groups: int, eps: float, silu: bool) -> list[mx.array]:
     """y like x (B, H, W, C), and mean and 1 / std of every group, (B, groups, 2); given: weight, bias, modulation."""
     flat = x.flatten(1, 2)
-    statistics = standardise(flat, groups, eps)
-    *_, scale, shift = rows_of(*affine(*given)[:2], statistics, x.shape[-1] // groups)
+    statistics, (a, d, _) = standardise(flat, groups, eps), affine(*given)
+    *_, scale, shift = rows_of(a, d, statistics, x.shape[-1] // groups)
     z = flat * scale + shift
     return [(elementary.silu(alone(z)) if silu else z).reshape(x.shape), statistics]
 
