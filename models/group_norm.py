@@ -88,7 +88,7 @@ def affine(weight: mx.array, bias: mx.array, modulation: mx.array | None) -> tup
 
 
 def widened(x: mx.array) -> mx.array:
-    """x in float32; float64 stays."""
+    """x (...) in float32; float64 stays."""
     return x if x.dtype == mx.float64 else x.astype(mx.float32)
 
 
