@@ -39,6 +39,21 @@ from training.workspace import Guest, Workspace
 
 __all__ = ["load_run", "main", "train"]
 
+# Hydra's flags that print something and train nothing, those that go with them, and a backend's
+PRINTING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+BESIDE = ("--resolve", "--package", "-p")
+GPU_FLAGS = (
+    "--gpu",
+    "--timeout",
+    "--retries",
+    "--cuda",
+    "--detach",
+    "--no-detach",
+    "--dry-run",
+    "--volume",
+    "--secret",
+)
+
 USAGE = """usage: python launcher.py run_name=NAME [group=option ...] [key=value ...]
 
   python launcher.py run_name=first                             2-D flow matching, a minute on a laptop
@@ -153,7 +168,7 @@ def _parameters(experiment: Experiment) -> int:
 def _conclusion(experiment: Experiment, workspace: Guest, summary: Summary) -> str:
     metrics = {k: v for k, v in summary.latest.items() if k.startswith("eval/")}
     lines = [f"{summary.reason} after {summary.steps:,} steps in {experiment.estimator.elapsed:.1f} s of training", ""]
-    lines += [*table(metrics), ""] if metrics else []
+    lines += [*table(metrics), *ages(summary), ""] if metrics else []
     lines += [f"picture     {workspace.folder / v}" for k, v in summary.latest.items() if k.startswith("samples/")]
     lines += [f"record      {workspace.folder}/metrics.jsonl, summary.json"]
     if workspace.checkpoints.is_dir():
@@ -161,6 +176,15 @@ def _conclusion(experiment: Experiment, workspace: Guest, summary: Summary) -> s
     if experiment.config.trackio.enabled:
         lines += [f"dashboard   trackio show --project {experiment.config.trackio.project}"]
     return "\n".join(lines)
+
+
+def ages(summary: Summary) -> list[str]:
+    """A line for every earlier step that a metric of the table is of."""
+    steps: dict[str, int] = {}
+    for row in summary.history:
+        steps |= {name: row["step"] for name in row if name.startswith("eval/") and not name.endswith("_floor")}
+    old = sorted({step for step in steps.values() if step < summary.steps})
+    return [f"of step {step:,}: {', '.join(n for n, at in steps.items() if at == step)}" for step in old]
 
 
 def table(metrics: dict) -> list[str]:
@@ -212,14 +236,19 @@ def _single(overrides: list[str]) -> int:
 
 
 def _shown(arguments: list[str]) -> int:
-    """Hands over to Hydra's flags that print configurations."""
+    """Hands over to Hydra's flags that print configurations; UsageError for others."""
     import hydra
+
+    flags = [text.split("=")[0] for text in arguments if text.startswith("-")]
+    strange = [flag for flag in flags if flag not in (*PRINTING, *BESIDE)]
+    if strange or not set(flags) & {*PRINTING}:
+        also = "; --gpu and others come with --backend modal" if {*strange} & {*GPU_FLAGS} else ""
+        raise UsageError(f"runs take no {(strange or flags)[0]}{also}; --multirun sweeps, --cfg job prints the "
+                         "configuration.")  # fmt: skip
 
     @hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")
     def run(config: DictConfig) -> None:
-        flags = " ".join(text for text in arguments if text.startswith("-"))
-        print(f"error: runs take no {flags}; --multirun sweeps, --cfg job prints the configuration.", file=sys.stderr)
-        sys.exit(2)
+        raise AssertionError("Hydra's printing flags run nothing")
 
     sys.argv = [sys.argv[0], *(quoted(text) for text in arguments)]
     run()

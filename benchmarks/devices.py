@@ -42,10 +42,10 @@ from runtime.errors import UsageError  # noqa: E402
 from runtime.op import ObjectiveOp  # noqa: E402
 from runtime.seed import step_key  # noqa: E402
 from runtime.trees import count_parameters  # noqa: E402
+from runtime.upload import to_device  # noqa: E402
 from runtime.world import STRATEGIES, World, joined  # noqa: E402
 from scripts.processes import together  # noqa: E402
 from training.estimator import Estimator  # noqa: E402
-from training.evaluate import to_device  # noqa: E402
 from training.network import Network  # noqa: E402
 from training.sharding import shard  # noqa: E402
 from training.update import UpdateOp  # noqa: E402

@@ -24,6 +24,11 @@ def read(data: Any, row: int, rng: np.random.Generator) -> Sample:
     except Exception as error:
         error.add_note(f"in sample {row} of {type(data).__name__}")
         raise
+    return as_sample(found, data, row)
+
+
+def as_sample(found: Any, data: Any, row: int) -> Sample:
+    """What a data set gave for a row, as a new dictionary; UsageError where it is none."""
     if not isinstance(found, dict):
         raise UsageError(
             f"{type(data).__name__}[{row}] is a {type(found).__name__}; needed: a dictionary of one sample's arrays "

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dataloaders.samples import as_sample
 from dataloaders.source import digest
 from runtime.errors import UsageError
 
@@ -70,5 +71,5 @@ def fingerprint(data: Any) -> str:
     if hasattr(data, "fingerprint"):
         return data.fingerprint()
     rows = np.unique(np.linspace(0, len(data) - 1, FINGERPRINT_ROWS).astype(np.int64))
-    parts = [(key, np.asarray(value)) for row in rows for key, value in data[int(row)].items()]
+    parts = [(key, np.asarray(value)) for row in rows for key, value in as_sample(data[int(row)], data, row).items()]
     return digest(type(data).__name__, len(data), *((key, a.shape, a.tobytes()) for key, a in parts))

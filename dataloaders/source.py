@@ -60,8 +60,11 @@ class Generated(Source):
         raise NotImplementedError
 
     def take(self, indices: np.ndarray, rng: np.random.Generator) -> NumpyBatch:
-        """As many fresh samples as there are indices."""
+        """As many fresh samples as there are indices; UsageError where `draw` gives another number."""
         batch = self.draw(len(indices), rng)
+        if any(len(value) != len(indices) for value in batch.values()):
+            lengths = {key: len(value) for key, value in batch.items()}
+            raise UsageError(f"{type(self).__name__}.draw was asked for {len(indices)} samples, got {lengths}.")
         return {key: value.astype(np.int32 if key == "label" else np.float32) for key, value in batch.items()}
 
     def fingerprint(self) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from runtime.errors import UsageError
 from runtime.streams import divided
 from runtime.table import Table
-from runtime.upload import uploaded
 from runtime.watch import Watch
 
 Batch = dict[str, mx.array]
@@ -71,11 +70,6 @@ def as_tuple(names: str | Sequence[str] | None) -> tuple[str, ...]:
 def as_list(given: Any) -> list:
     """One thing, several or None, as a list."""
     return [] if given is None else list(given) if isinstance(given, Iterable) else [given]
-
-
-def to_device(batch: NumpyBatch) -> Batch:
-    """The arrays of a batch as MLX arrays; strings stay behind."""
-    return {name: uploaded(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}
 
 
 MODES = ("train", "eval", "test", "infer")
@@ -294,6 +288,13 @@ class ObjectiveOp(Op):
         return self.objective.phase(step)
 
     def forward(self, data: Batch, ctx: Context) -> Batch:
-        """The objective's loss, a float32 scalar, and its extras."""
-        loss, extra = self.objective(ctx.wrap(self.models[self.name]), data, ctx)
+        """The objective's loss, a float32 scalar, and its extras; UsageError for a key that the data lack."""
+        try:
+            loss, extra = self.objective(ctx.wrap(self.models[self.name]), data, ctx)
+        except KeyError as error:
+            key = error.args[0] if error.args else None
+            if not isinstance(key, str) or key in data:
+                raise
+            raise UsageError(f"{type(self.objective).__name__} misses {key!r} in mode {ctx.mode}; the data has "
+                             f"{', '.join(sorted(data))}.") from error  # fmt: skip
         return {"loss": loss, **extra}

@@ -7,6 +7,7 @@ sizes of a step's own arrays (noise, targets, times), so both happen. A buffer i
 than its own: with 3 pages more a host array gets none but its like's.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import mlx.core as mx
@@ -29,3 +30,8 @@ def uploaded(value: np.ndarray) -> mx.array:
 def room(size: int, dtype: np.dtype) -> np.ndarray:
     """Memory (size,) to copy from, the same for every batch; new memory costs as much as the copy."""
     return np.zeros(size, dtype)
+
+
+def to_device(batch: Mapping[str, np.ndarray]) -> dict[str, mx.array]:
+    """The arrays of a batch as MLX arrays; strings stay behind."""
+    return {name: uploaded(value) for name, value in batch.items() if not np.issubdtype(value.dtype, np.str_)}

@@ -9,10 +9,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from runtime.op import Batch, to_device
+from runtime.op import Batch
 from runtime.run import Run
 from runtime.seed import step_key
 from runtime.slots import snapshot
+from runtime.upload import to_device
 from traces.metrics.accuracy import Accuracy
 from traces.metrics.confusion_matrix import counts
 from traces.xai.attribution import smooth

@@ -27,9 +27,9 @@ from runtime.config_files import load_config
 from runtime.errors import UsageError
 from runtime.model_summary import in_bytes, output_shapes, print_model_summary
 from runtime.trees import flatten
+from runtime.upload import to_device
 from scripts.arguments import command
 from scripts.compose import compose
-from training.evaluate import to_device
 from training.experiment import Experiment, assemble
 from training.forward import judged_arrays
 from training.learner import learner

@@ -1,11 +1,13 @@
 """The command line around a run: resuming it, a user's own classes, the table at its end."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 import launcher
+from dataloaders.source import Generated
 from models.mlp import MLP
 from runtime.errors import UsageError
 from scripts.compose import merged
@@ -65,6 +67,44 @@ def test_what_is_no_module_or_has_nothing_to_train_is_refused(tmp_path):
         two_steps(tmp_path, *mine, "model=null", "+model._target_=tests.test_launcher_runs.Path")
     with pytest.raises(UsageError, match="this Frozen has no trainable arrays"):
         two_steps(tmp_path, *mine, "model._target_=tests.test_launcher_runs.Frozen")
+
+
+def test_a_metric_of_an_earlier_step_is_told_with_its_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launcher.main([*TINY, "evaluation=none", "eval_every=2s", "max_steps=3"]) == 0
+    assert "\nof step 2: eval/loss\n" in capsys.readouterr().out
+    assert launcher.main(["run_name=t", "resume=true", "max_steps=4"]) == 0
+    assert "of step" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["NoX", "Short"])
+def test_a_data_set_of_ones_own_that_gives_something_else_is_told(kind, tmp_path):
+    said = {
+        "NoX": "FlowMatching misses 'x' in mode train; the data has y",
+        "Short": "asked for 1024 samples, got {'x': 3}",
+    }
+    target = f"+dataloaders.train_data._target_=tests.test_launcher_runs.{kind}"
+    own = ["plugins=[tests]", "dataloaders.train_data=null", target, "dataloaders.eval_data=null", "evaluation=none"]
+    with pytest.raises(UsageError, match=re.escape(said[kind])):
+        two_steps(tmp_path, *own)
+
+
+class NoX(Generated):
+    """Points under another name."""
+
+    shape = (2,)
+
+    def draw(self, count, rng):
+        return {"y": rng.normal(size=(count, 2))}
+
+
+class Short(Generated):
+    """Three points, whatever is asked for."""
+
+    shape = (2,)
+
+    def draw(self, count, rng):
+        return {"x": rng.normal(size=(3, 2))}
 
 
 def test_plugins_let_a_users_package_be_a_target(tmp_path):

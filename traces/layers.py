@@ -11,10 +11,10 @@ import mlx.core as mx
 
 from runtime.errors import UsageError
 from runtime.layer_clock import Entry, LayerClock, Span
-from runtime.op import to_device
 from runtime.roofline import Roof, measured
 from runtime.seed import step_key
 from runtime.slots import snapshot, write
+from runtime.upload import to_device
 from traces.trace import Trace
 from training.data import Data
 from training.tracing import eager

@@ -8,10 +8,11 @@ from typing import Any
 import mlx.core as mx
 
 from runtime.errors import UsageError
-from runtime.op import Batch, active, as_list, as_tuple, to_device
+from runtime.op import Batch, active, as_list, as_tuple
 from runtime.scheduler import Scheduler
 from runtime.seed import step_key
 from runtime.slots import restore, snapshot
+from runtime.upload import to_device
 from runtime.world import ALONE, World
 from training.agreement import Agreement, Interrupted
 from training.data import Data
@@ -144,8 +145,7 @@ class Estimator:
             if self.signal:
                 raise Interrupted(self.signal)
             self.summary.steps, self.summary.reason = self.step, self._reason or "finished"
-            if self.world.rank == 0:
-                tell_skipped(self.train_step.state, self.step)
+            tell_skipped(self.train_step.state, self.step, self.world.rank)
             self._announce("on_end")
         finally:
             self._close()

@@ -7,8 +7,8 @@ import mlx.core as mx
 import numpy as np
 
 from runtime.errors import UsageError
-from runtime.op import to_device
 from runtime.seed import step_key
+from runtime.upload import to_device
 from training.data import real_rows
 from training.forward import judged_arrays
 

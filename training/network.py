@@ -12,10 +12,11 @@ import numpy as np
 from runtime import graphs
 from runtime.errors import UsageError
 from runtime.nested import Nested, passed
-from runtime.op import Batch, Context, Halt, Op, as_list, to_device
+from runtime.op import Batch, Context, Halt, Op, as_list
 from runtime.scheduler import ScheduledOp, Scheduler
 from runtime.seed import step_key
 from runtime.slots import first_paths, snapshot, write
+from runtime.upload import to_device
 from runtime.watch import Watch
 from training.update import UpdateOp
 

@@ -127,8 +127,8 @@ def _loaded(path: str | Path, what: str, make: Callable[[Any], Any]) -> Any:
         raise UsageError(f"{path} is not {what}: {error}.") from error
 
 
-def tell_skipped(state: Mapping[str, Any], steps: int) -> None:
-    """Prints how many updates of a step's state were skipped, if any; with fp16 that is how it finds its scale."""
+def tell_skipped(state: Mapping[str, Any], steps: int, rank: int) -> None:
+    """Rank 0 prints how many updates were skipped, if any, from a step's state; fp16 finds its scale that way."""
     skipped = 0 if "scaler" in state else int(state["skipped"].item())
-    if skipped:
+    if skipped and rank == 0:
         print(f"warning: {skipped} of {steps} updates were skipped: a loss or gradient was not finite.")

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import UsageError
-from runtime.op import NumpyBatch, ObjectiveOp, active, to_device
+from runtime.op import NumpyBatch, ObjectiveOp, active
 from runtime.scheduler import ScheduledOp
 from runtime.seed import global_key_kept, step_key
 from runtime.slots import snapshot, write
+from runtime.upload import to_device
 from runtime.watch import Watch, place
 from training.evaluate import means_of
 from training.forward import judged_arrays

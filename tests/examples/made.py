@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime.op import Context
 from runtime.seed import step_key
-from training.estimator import to_device
+from runtime.upload import to_device
 
 
 def clothes(folder, train=64, test=32):

@@ -153,6 +153,8 @@ def test_the_sample_that_fails_is_named():
 
     with pytest.raises(ValueError, match="boom") as caught:
         Pipeline(Broken(), batch_size=4).first("train")
+    with pytest.raises(UsageError, match=r"list\[\d\] is a ndarray; needed: a dictionary"):
+        Pipeline([np.zeros(2)] * 4, batch_size=4).fingerprint()
     assert caught.value.__notes__[0].startswith("in sample ") and caught.value.__notes__[0].endswith(" of Broken")
 
 
