@@ -5,8 +5,8 @@ python benchmarks/devices.py --processes 1,2 --model unet36 --precision bf16 --s
 The batch of each process is fixed (weak scaling), so that "ratio" is how many times the samples a second of the first
 world. --losses N: the first N losses of one process at the batch of all against those of all, on the same rows, noise
 and times; beside it how far one process gets from itself with the rows in reverse, which is what the order of sums
-alone does, and in fp32, which is what the precision does. One JSON line a piece, as soon as it is done; the first world
-warms the kernel cache for the next.
+alone does, and in fp32, which is what the precision does. One JSON line a piece, as soon as it is done, comparisons at
+the end; the first world warms the kernel cache for the next.
 """
 
 import argparse
@@ -155,36 +155,42 @@ def worker(given: argparse.Namespace) -> None:
 
 
 def pieces(given: argparse.Namespace) -> None:
-    """Runs every world in processes of its own and compares them."""
-    found: dict[tuple[int, str], dict] = {}
+    """Runs every world in processes of its own, in turns where there are rounds, and compares them."""
+    found: dict[tuple[int, str], list[dict]] = {}
     worlds = [(size, strategy) for strategy in given.strategy.split(",") for size in given.processes]
-    for size, strategy in dict.fromkeys((size, s if size > 1 else "data") for size, s in worlds):
-        with tempfile.TemporaryDirectory(prefix="devices_") as folder:
-            file = Path(folder) / "lines.jsonl"
-            options = {"model": given.model, "batch": given.batch, "precision": given.precision, "losses": given.losses,
-                       "seconds": given.seconds, "device": given.device, "strategy": strategy, "worker": file,
-                       "most": max(given.processes)}  # fmt: skip
-            run = [sys.executable, str(Path(__file__).resolve())]
-            run += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-            status = subprocess.call(run) if size == 1 else together(run, size, "auto", given.device)
-            if status:
-                raise UsageError(f"{size} processes with strategy {strategy} ended with status {status}.")
-            found[size, strategy] = {
-                k: v for line in file.read_text().splitlines() for k, v in json.loads(line).items()
-            }
-        compare(found, (size, strategy))
+    worlds = dict.fromkeys((size, s if size > 1 else "data") for size, s in worlds)
+    for turn in range(given.rounds):
+        for size, strategy in worlds:
+            found.setdefault((size, strategy), []).append(measured(given, size, strategy, 0 if turn else given.losses))
+    for last in list(worlds)[1:]:
+        compare(found, last)
 
 
-def compare(found: dict[tuple[int, str], dict], last: tuple[int, str]) -> None:
-    """Prints how the last world relates to the first, if there is another."""
-    (first, _), base = next(iter(found.items()))
-    new = found[last]
-    if new is base:
-        return
-    line = {"model": new["model"], "precision": new["precision"], "strategy": last[1], "processes": [first, last[0]],
-            "ratio": round(new["samples_per_second"] / base["samples_per_second"], 3)}  # fmt: skip
+def measured(given: argparse.Namespace, size: int, strategy: str, losses: int) -> dict[str, Any]:
+    """What the processes of one world say."""
+    with tempfile.TemporaryDirectory(prefix="devices_") as folder:
+        file = Path(folder) / "lines.jsonl"
+        options = {"model": given.model, "batch": given.batch, "precision": given.precision, "losses": losses,
+                   "seconds": given.seconds, "device": given.device, "strategy": strategy, "worker": file,
+                   "most": max(given.processes)}  # fmt: skip
+        run = [sys.executable, str(Path(__file__).resolve())]
+        run += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        status = subprocess.call(run) if size == 1 else together(run, size, "auto", given.device)
+        if status:
+            raise UsageError(f"{size} processes with strategy {strategy} ended with status {status}.")
+        return {k: v for line in file.read_text().splitlines() for k, v in json.loads(line).items()}
+
+
+def compare(found: dict[tuple[int, str], list[dict]], last: tuple[int, str]) -> None:
+    """Prints how a world relates to the first: the ratio of their median speeds, and those of the rounds."""
+    (first, _), bases = next(iter(found.items()))
+    base, new = bases[0], found[last][0]
+    speeds = [[run["samples_per_second"] for run in runs] for runs in (bases, found[last])]
+    line = {"model": new["model"], "batch": new["batch"], "precision": new["precision"], "strategy": last[1],
+            "processes": [first, last[0]], "ratio": round(median(speeds[1]) / median(speeds[0]), 3),
+            "ratios": [round(b / a, 3) for a, b in zip(*speeds, strict=True)]}  # fmt: skip
     if last[1] == "fsdp" and (last[0], "data") in found:
-        line["peak_gb_of_data"] = found[last[0], "data"]["peak_gb"]
+        line["peak_gb_of_data"] = found[last[0], "data"][0]["peak_gb"]
         line["peak_gb"] = new["peak_gb"]
     if first == 1 and new.get("losses"):
         one, many = np.array(base["losses"]), np.array(new["losses"])
@@ -204,6 +210,7 @@ def main() -> None:
     parser.add_argument("--strategy", default="data", help="data, fsdp or data,fsdp")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=1, help="launches of every world, in turns: they differ by 10%%")
     parser.add_argument("--losses", type=int, default=0, help="steps whose losses are compared")
     parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -15,11 +15,14 @@ def ran(*options: str) -> subprocess.CompletedProcess:
 
 
 def test_one_process_and_two_are_compared():
-    done = ran("--losses", "3")
+    done = ran("--losses", "3", "--rounds", "2")
     assert done.returncode == 0, done.stderr
-    one, two, ratio = [json.loads(line) for line in done.stdout.splitlines()]
+    one, two, again, twice, ratio = [json.loads(line) for line in done.stdout.splitlines()]
     assert (one["processes"], two["processes"], two["backend"], len(two["peak_gb"])) == (1, 2, "ring", 2)
-    assert abs(ratio["ratio"] - two["samples_per_second"] / one["samples_per_second"]) < 2e-3
+    assert (again["processes"], twice["processes"]) == (1, 2)
+    a, b, c, d = (line["samples_per_second"] for line in (one, two, again, twice))
+    assert abs(ratio["ratio"] - (b + d) / (a + c)) < 2e-3  # medians of two
+    assert abs(ratio["ratios"][0] - b / a) < 2e-3 and abs(ratio["ratios"][1] - d / c) < 2e-3
     assert ratio["largest_relative_difference"] < 1e-5 and ratio["of_reordered_rows"] < 1e-5
     assert ratio["of_fp32"] == 0
     assert ratio["losses"][0] > 0.1

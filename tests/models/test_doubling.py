@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from models import doubling
 from models.convolution import Conv1d, Conv2d, Convolution
 from models.convolution_forms import Geometry, spread
 from models.doubling import double, joined
@@ -80,3 +81,23 @@ def test_the_joined_kernel_along_one_axis():
     x = normal(2, 5, 3)
     geometry = Geometry((2,), (1,), (1,))
     close(spread(geometry, (10,))(x, joined(layer.weight)), layer(mx.repeat(x, 2, axis=1)))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_a_doubled_images_derivatives_are_mlxs(dtype, monkeypatch):
+    x, t, g = (normal(*shape, seed=i).astype(dtype) for i, shape in enumerate([(2, 3, 4, 5)] * 2 + [(2, 6, 8, 5)]))
+    rules = [
+        lambda f: f(x),
+        lambda f: mx.jvp(f, [x], [t])[1][0],
+        lambda f: mx.vjp(f, [x], [g])[1][0],
+        lambda f: mx.vmap(f)(mx.stack([x, t])),
+        lambda f: mx.grad(lambda x: mx.square(mx.grad(lambda x: (mx.sin(f(x)) * g).sum())(x)).sum())(x),
+        lambda f: mx.grad(lambda x: (mx.jvp(lambda x: mx.sin(f(x)), [x], [t])[1][0] * g).sum())(x),
+    ]
+    least = 1e-5 if dtype == mx.float32 else 5e-2  # MLX adds four numbers of 8 bits one by one
+    wanted = [rule(doubling.plain) for rule in rules]
+    monkeypatch.setattr(doubling, "available", lambda x: True)
+    for rule, right in zip(rules, wanted, strict=True):
+        found = rule(doubling.double)
+        assert (found.shape, found.dtype) == (right.shape, right.dtype)
+        np.testing.assert_allclose(*(np.array(a.astype(mx.float32)) for a in (found, right)), rtol=least, atol=least)
