@@ -35,6 +35,7 @@ class Squared(LossOp):
 
 def test_a_model_that_mlx_sees_only_in_part_is_refused_before_it_trains():
     model = nn.Sequential(nn.Linear(3, 1))
+    model.head = nn.Linear(1, 1)  # which it sees
     TrainStep(regression(model))
     model.layers = (*model.layers,)
     with pytest.raises(UsageError, match=r"^model.layers is a tuple or set .* needed: a list"):
