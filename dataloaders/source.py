@@ -91,6 +91,8 @@ class ArraySource(Source):
         self.shape = tuple(self.arrays["x"].shape[1:])
         self.classes = classes or 0
         if "label" in arrays:
+            if (self.arrays["label"] != np.asarray(arrays["label"])).any():
+                raise UsageError("labels must be whole numbers, got fractions.")
             low, high = int(self.arrays["label"].min()), int(self.arrays["label"].max())
             self.classes = high + 1 if classes is None else classes
             if low < 0 or high >= self.classes:

@@ -261,6 +261,8 @@ def test_array_source_refuses_what_does_not_fit():
         numbered(4, label=np.arange(5))
     with pytest.raises(UsageError, match=r"labels must lie in 0..2, got 0..3"):
         ArraySource({"x": np.zeros((4, 1)), "label": np.arange(4)}, classes=3)
+    with pytest.raises(UsageError, match="labels must be whole numbers"):
+        ArraySource({"x": np.zeros((2, 1)), "label": np.array([1.0, 0.5])})
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -12,6 +12,8 @@ from runtime.run import Run
 class FakePipeline:
     """Standard normal rows, as many as `rows` says for each mode."""
 
+    classes = 10
+
     def __init__(self, shape=(2,), rows=None, labels=()):
         self.shape, rows = shape, rows or {"train": 100_000, "eval": 1_000}
         self.sources = {mode: range(count) for mode, count in rows.items()}

@@ -60,6 +60,23 @@ def drawn(run, folder, *more):
     return {**arrays, "info": json.loads(str(arrays["info"]))}
 
 
+def test_in_a_notebook_conditions_are_one_value_for_all_or_one_each(labelled):
+    run = load_run(labelled)
+    np.testing.assert_array_equal(run.samples(3, label=2), run.samples(3, label=np.array([2, 2, 2])))
+    for mistake, said in (
+        ({"count": 0}, "whole numbers from 1 on, got 0"),
+        ({"count": 3, "label": [1, 2]}, r"label must have one value for each of 3 samples, got shape \(2,\)"),
+        ({"count": 3, "label": [1, 2, 77]}, r"label must lie in 0..9 \(or be -1: no class\), got 1..77"),
+        ({"count": 3, "labels": 2}, "takes no condition 'labels'; those it takes: label"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            run.samples(**mistake)
+    assert run.samples(2).shape == (2, 8, 8, 1)  # it was trained without a label, too
+    run.objective.label_dropout = 0.0
+    with pytest.raises(UsageError, match="trained with labels and never without: give label=, 0 to 9"):
+        run.samples(2)
+
+
 def test_the_same_seed_gives_the_same_bytes_and_the_runs_own_samples(plain, tmp_path, capsys):
     got = drawn(plain, tmp_path, "seed=3")
     first = (tmp_path / "samples.npz").read_bytes()
