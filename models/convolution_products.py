@@ -95,10 +95,10 @@ def correlated(
     starts = offsets(kernel, grid)
     rows = x.reshape(-1, channels)
     used = len(rows) - starts[-1]  # up to the last window that is inside of the grid
-    m = m if len(m) == 1 else mx.contiguous(m)
-    total = rows[:used] @ m[0]
-    for start, matrix in zip(starts[1:], m[1:], strict=True):
-        total = mx.addmm(total, rows[start : start + used], matrix)
+    m = m.reshape(-1, outputs) if len(m) == 1 else mx.contiguous(m).reshape(-1, outputs)
+    total = rows[:used] @ m[:channels]
+    for place, start in enumerate(starts[1:], 1):
+        total = mx.addmm(total, rows[start : start + used], m[place * channels : (place + 1) * channels])
     if grid == tuple(out):
         return total.reshape(shape)
     return total[positions(count, grid, tuple(kernel), (1,) * len(out))[:, 0]].reshape(shape)
@@ -177,4 +177,4 @@ def overlapped(
     copied = windows(x, (1, *kernel[1:]), stride, first=True)
     step = mine.shape[1] // first
     found = [mine @ copied[k * step : (k + first) * step] for k in range(kernel[0])]
-    return mx.stack(found, axis=1).reshape(outputs, *kernel, -1)
+    return mx.concatenate(found, axis=1).reshape(outputs, *kernel, -1)

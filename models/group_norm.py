@@ -92,8 +92,13 @@ def widened(x: mx.array) -> mx.array:
     return x if x.dtype == mx.float64 else x.astype(mx.float32)
 
 
-def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.array]]:
-    """What `fused` computes, in MLX's operations, from which all derivatives beyond the kernels' own are taken."""
+def expression(
+    groups: int, eps: float, silu: bool, kernels: ModuleType = group_norm_cuda
+) -> Callable[..., list[mx.array]]:
+    """What `fused` computes, in MLX's operations, from which all derivatives beyond the kernels' own are taken.
+
+    The statistics have the shape that the kernels give them.
+    """
 
     def f(x, weight, bias, modulation=None):
         a, d = affine(weight, bias, modulation)
@@ -103,6 +108,8 @@ def expression(groups: int, eps: float, silu: bool) -> Callable[..., list[mx.arr
         rstd = mx.rsqrt(mx.square(y).mean(axis=(1, 3), keepdims=True) + eps)
         z = (y * rstd).reshape(x.shape) * a + d
         statistics = mx.concatenate([mean, rstd], axis=-1).squeeze(1)
+        if kernels is group_norm_cpu:
+            statistics = mx.repeat(statistics.swapaxes(1, 2), x.shape[-1] // groups, axis=-1)
         return [(z * mx.sigmoid(z) if silu else z).astype(x.dtype), statistics]
 
     return f
@@ -116,7 +123,7 @@ def fused(kernels: ModuleType, groups: int, eps: float, silu: bool) -> Callable[
     these two, and everything under vmap, are those of MLX's operations: right, but not fast.
     """
     return derived.fused(
-        expression(groups, eps, silu),
+        expression(groups, eps, silu, kernels),
         lambda *arrays: kernels.forward(*arrays, groups=groups, eps=eps, silu=silu),
         lambda arrays, tangents: [kernels.tangent(arrays, tangents, groups, eps, silu)],
         lambda *arrays: kernels.backward(*arrays, groups=groups, silu=silu),
