@@ -32,16 +32,19 @@ def taken(one: Class) -> list[str]:
     return [argument.arg for argument in found.args.args[1:]]
 
 
-OURS: dict[str, Class] = {}
-for one in read():
-    top = one.module.split(".")[0]
-    if top in KINDS and isinstance((one.like or one).node, ast.ClassDef):
-        OURS.setdefault(f"{KINDS[top]}.{one.name}", one)
+@pytest.fixture(scope="module")
+def classes() -> dict[str, Class]:
+    found: dict[str, Class] = {}
+    for one in read():
+        top = one.module.split(".")[0]
+        if top in KINDS and isinstance((one.like or one).node, ast.ClassDef):
+            found.setdefault(f"{KINDS[top]}.{one.name}", one)
+    return found
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_arguments_have_fastestimators_names_and_order(name):
-    ours, theirs = taken(OURS[name]), ARGUMENTS[name]
+def test_arguments_have_fastestimators_names_and_order(name, classes):
+    ours, theirs = taken(classes[name]), ARGUMENTS[name]
     assert {argument for argument in theirs if argument not in ours} == LEFT_OUT.get(name, set())
     shared = [argument for argument in theirs if argument in ours]
     if name not in OTHER_PLACES:
