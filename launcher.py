@@ -129,7 +129,8 @@ def _restore(experiment: Experiment, workspace: Guest) -> dict | None:
         except UsageError as error:
             raise UsageError(f"{error}{_changed(meta['config'], config)}") from error
         workspace.say(f"resuming {config.run_name} from {path.name}")
-        return meta["tracker"]
+        of_another = meta["run_name"] != config.run_name  # a copy, that leaves the dashboard's run to the first
+        return meta["tracker"] | ({"run_id": None} if of_another else {})
     if config.resume:
         workspace.say(f"no checkpoint in {workspace.checkpoints}: starting from step 0")
         return workspace.unsaved_tracker_state()

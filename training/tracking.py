@@ -35,7 +35,10 @@ class Tracker:
         self._file = (folder / "metrics.jsonl").open("a", buffering=1)
 
     def start(self, resume: dict | None = None) -> None:
-        """Opens the trackio run, a new one or that of a checkpoint's `state()`; makes both records agree."""
+        """Opens the trackio run, a new one or that of a checkpoint's `state()`; makes both records agree.
+
+        A state whose "run_id" is None gets a run of its own with all rows: a copy of a run, which goes on beside it.
+        """
         if resume:
             self.run_id, self.step, self.values = resume["run_id"], resume["step"], dict(resume["values"])
             self._truncate(before=self.step)
@@ -64,8 +67,9 @@ class Tracker:
             raise UsageError(f"trackio does not start: {error}") from error
         if self.run_id:
             self._run.id = self.run_id  # trackio resumes by name, and another run may bear this one's
+        known, self.run_id = self.run_id, self._run.id
+        if known or (self.folder / "metrics.jsonl").stat().st_size:  # rows without a run: see `start`
             self._reconcile()
-        self.run_id = self._run.id
         told = self.folder / "trackio_run.json"
         if not told.exists() or told.read_text() != json.dumps(self.run_id):
             told.write_text(json.dumps(self.run_id))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from traces.trace import Trace
 from training import checkpoint
 from training.estimator import Interrupted
 from training.experiment import evaluate_run, load_run
-from training.tracking import repeatable
+from training.tracking import Tracker, repeatable
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -262,3 +263,18 @@ def test_nan_data_end_the_run_with_a_sentence(tmp_path):
         run(tmp_path / "r", "optimizer.learning_rate=1e30", "optimizer.optimizer._target_=mlx.optimizers.SGD",
             "~optimizer.optimizer.betas", "~optimizer.optimizer.eps", "~optimizer.optimizer.bias_correction",
             "traces.nan.patience=3")  # fmt: skip
+
+
+def test_a_copied_folder_under_another_name_asks_for_a_run_of_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def start(self, resume=None):
+        asked.append(resume and resume["run_id"])
+        self.run_id = "theirs"
+
+    monkeypatch.setattr(Tracker, "start", start)
+    run(tmp_path / "r", "max_steps=5")
+    shutil.copytree(tmp_path / "r", tmp_path / "copy")
+    run(tmp_path / "r", "resume=true", "max_steps=5")
+    run(tmp_path / "copy", "resume=true", "max_steps=5", "run_name=copy")
+    assert asked == [None, "theirs", None]

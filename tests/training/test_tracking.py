@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sqlite3
 
 import pytest
@@ -88,6 +89,22 @@ def test_what_the_end_of_a_training_logged_stays_when_it_goes_on(tmp_path):
     two.finish()
     rows = [(step, values | {"eval/distance": 0.25} if step == 5 else values) for step, values in WANT]
     assert record(tmp_path / "a") == rows == dashboard(two)
+
+
+def test_a_copy_goes_on_in_a_run_of_its_own(tmp_path):
+    one = tracker(tmp_path / "a", "first")
+    one.start()
+    log(one, 1, 5)
+    kept = json.loads(json.dumps(one.state()))
+    log(one, 6, 7)
+    one.finish()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    two = tracker(tmp_path / "b", "copy")
+    two.start(kept | {"run_id": None})
+    log(two, 6, 8)
+    two.finish()
+    assert two.run_id != one.run_id and record(tmp_path / "b") == WANT == dashboard(two)
+    assert dashboard(one) == WANT[:7]
 
 
 def test_the_record_of_another_machine_is_taken_as_it_is_however_often(tmp_path):
