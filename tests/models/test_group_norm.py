@@ -198,7 +198,7 @@ def test_blocks_hold_whole_groups_and_whole_warps():
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
-    seen = {}
+    seen, sources = {}, []
 
     def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, **options):
         head = compiled_source.decode().split(f"{name}(")[1].split(")")[0].split(", ")
@@ -206,6 +206,7 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
         given += [type(value).__name__ for value in scalars]
         assert [part.rsplit(" ", 1)[0] for part in head] == given
         seen[name] = ([part.split(" ")[-1] for part in head], scalars, options["ensure_row_contiguous"])
+        sources.append(compiled_source.decode())
         return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
 
     monkeypatch.setattr(nvrtc, "library", object)
@@ -229,6 +230,7 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
     for which, more in moving.items():
         along = [a if i in which else None for i, a in enumerate((row, row, modulation))]
         slope = group_norm_cuda.tangent([x, row, row, modulation], [x, *along], 16, 1e-6, True)
+        assert all(sources[-1].count(name) >= 2 for name in more)  # in the signature and where it is used
         assert seen["group_norm_tangent"][0][:-6] == ["x", "t", "weight", "bias", "modulation", *more, "ty"]
         assert slope.dtype == dtype
 
