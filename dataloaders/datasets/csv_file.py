@@ -12,20 +12,27 @@ from runtime.errors import UsageError
 class CSVDataset(RowsDataset):
     """A CSV file whose first row names the columns; whole-number columns are int64, numeric ones float32, others str.
 
-    An empty field of a numeric column is NaN. `parent_path` is the file's folder, for relative paths in it.
+    UTF-8. An empty field of a numeric column is NaN, empty lines are left out. `parent_path` is the file's folder, for
+    relative paths in it.
     """
 
     def __init__(self, file_path: str, delimiter: str = ","):
         path = Path(file_path)
         if not path.is_file():
             raise UsageError(f"CSVDataset: there is no file {path.absolute()}.")
-        with path.open(newline="") as file:
-            header, *rows = list(csv.reader(file, delimiter=delimiter)) or [[]]
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin their files with a mark
+                header, *lines = list(csv.reader(file, delimiter=delimiter)) or [[]]
+        except UnicodeDecodeError as error:
+            raise UsageError(f"CSVDataset: {path} is no UTF-8 text ({error}); needed: UTF-8.") from error
+        if twice := [name for name in header if header.count(name) > 1]:
+            raise UsageError(f"CSVDataset: {path} has several columns {twice[0]!r}; needed: a name for each.")
+        for number, row in enumerate(lines, 2):
+            if row and len(row) != len(header):
+                raise UsageError(f"{path}, row {number}: {len(row)} fields; needed: {len(header)}, as the header has.")
+        rows = [row for row in lines if row]
         if not rows:
             raise UsageError(f"CSVDataset: {path} has no rows; needed: a header and one row at least.")
-        for number, row in enumerate(rows, 2):
-            if len(row) != len(header):
-                raise UsageError(f"{path}, row {number}: {len(row)} fields; needed: {len(header)}, as the header has.")
         super().__init__({name: typed([row[i] for row in rows]) for i, name in enumerate(header)})
         self.parent_path = str(path.parent)
 

@@ -59,6 +59,16 @@ def test_csv_columns_have_types(tmp_path):
         CSVDataset(str(tmp_path / "b.csv"))
 
 
+def test_csv_from_a_spreadsheet(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_bytes("\ufeffx,n\r\n1,\u00fc\r\n\r\n2,b\r\n\r\n".encode())
+    assert [(row["x"], str(row["n"])) for row in CSVDataset(str(file))] == [(1, "\u00fc"), (2, "b")]
+    for content, said in ((b"x,n\n1,\xe4\n", "no UTF-8 text"), (b"x,x\n1,2\n", "several columns 'x'")):
+        file.write_bytes(content)
+        with pytest.raises(UsageError, match=said):
+            CSVDataset(str(file))
+
+
 def test_folders_give_paths_and_labels_and_are_read(tmp_path):
     root = folder(tmp_path, dog=3, cat=2)
     data = LabeledDirDataset(root)
