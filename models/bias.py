@@ -11,6 +11,7 @@ from typing import cast
 
 import mlx.core as mx
 
+from models.derived import linear_function
 from models.linear import column_sums
 from models.ones import ones
 from runtime.custom import custom_function
@@ -55,30 +56,10 @@ def spread(y: mx.array, b: mx.array) -> mx.array:
 
     The sum itself is MLX's own, which mx.compile joins with what follows.
     """
-    return y + cast(Callable[[mx.array], mx.array], rows(y.shape))(b)
+    return y + rows(y.shape)(b)
 
 
 @lru_cache
-def rows(shape: tuple[int, ...]) -> Callable:
+def rows(shape: tuple[int, ...]) -> Callable[[mx.array], mx.array]:
     """f(b (O,)) -> b for every row of an array of that shape."""
-
-    def repeated(b):
-        return mx.broadcast_to(b, shape)
-
-    @custom_function
-    def f(b):
-        return repeated(mx.stop_gradient(b))
-
-    @f.jvp
-    def _(_b, tangent):
-        return repeated(tangent)
-
-    @f.vjp
-    def _(b, cotangent, _output):
-        return column_sums(cotangent).astype(b.dtype)
-
-    @f.vmap
-    def _(b, axis):
-        return mx.vmap(repeated, in_axes=axis)(b), 0
-
-    return f
+    return linear_function(lambda b: mx.broadcast_to(b, shape), lambda b, g: column_sums(g).astype(b.dtype))

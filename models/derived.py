@@ -91,3 +91,30 @@ def fused(plain: Callable, forward: Callable, tangent: Callable, backward: Calla
         return found, [0] * len(found)
 
     return cast(Callable[..., list[mx.array]], f)
+
+
+def linear_function(
+    plain: Callable[[mx.array], mx.array], transpose: Callable[[mx.array, mx.array], mx.array]
+) -> Callable:
+    """A linear function of one array (...), whose gradient is transpose(x, cotangent), in whose operations it goes on.
+
+    Its jvp is `plain` of the tangent.
+    """
+
+    @custom_function
+    def f(x):
+        return plain(mx.stop_gradient(x))  # as in `derived`
+
+    @f.jvp
+    def _(_x, tangent):
+        return plain(tangent)
+
+    @f.vjp
+    def _(x, cotangent, _y):
+        return transpose(x, cotangent)
+
+    @f.vmap
+    def _(x, axis):
+        return mx.vmap(plain, in_axes=axis)(x), 0
+
+    return cast(Callable[[mx.array], mx.array], f)

@@ -1,14 +1,12 @@
 """Images of twice the size by nearest neighbours, and the kernel that does this and a convolution after it at once."""
 
-from collections.abc import Callable
 from functools import reduce
-from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
+from models.derived import linear_function
 from runtime.cuda_launch import available
-from runtime.custom import custom_function
 
 # A pixel's copies meet neighbouring places of a window of 3 together. Along one axis, entry t of the kernel of 4 of the
 # transposed convolution with stride 2 and padding 1 is the sum of the places that pixel q and its copy have in the
@@ -23,32 +21,19 @@ def plain(x: mx.array) -> mx.array:
     return wide.reshape(count, 2 * height, 2 * width, channels)
 
 
-@custom_function
-def _summed(x):
-    """The same; its gradient is a sum of four views, where MLX's takes 40 times as long on an H200."""
-    return plain(mx.stop_gradient(x))
-
-
-@_summed.jvp
-def _(_x, tangent):
-    return plain(tangent)
-
-
-@_summed.vjp
-def _(x, cotangent, _y):
+def gathered(x: mx.array, g: mx.array) -> mx.array:
+    """The gradient by x (B, H, W, C) as a sum of four views of g, (B, 2H, 2W, C); MLX's took 1.3 of a UNet's 24 ms."""
     count, height, width, channels = x.shape
-    g = cotangent.reshape(count, height, 2, width, 2, channels).astype(mx.float32)
+    g = g.reshape(count, height, 2, width, 2, channels).astype(mx.float32)
     return (g[:, :, 0, :, 0] + g[:, :, 0, :, 1] + g[:, :, 1, :, 0] + g[:, :, 1, :, 1]).astype(x.dtype)
 
 
-@_summed.vmap
-def _(x, axis):
-    return mx.vmap(plain, in_axes=axis)(x), 0
+by_views = linear_function(plain, gathered)
 
 
 def double(x: mx.array) -> mx.array:
     """Nearest-neighbour upsampling, (B, H, W, C) -> (B, 2H, 2W, C)."""
-    return cast(Callable[[mx.array], mx.array], _summed)(x) if available(x) else plain(x)
+    return by_views(x) if available(x) else plain(x)
 
 
 def joined(w: mx.array) -> mx.array:
