@@ -14,7 +14,12 @@ from runtime.run import Run
 
 
 class Evaluator:
-    """Judges a run; every metric name says its method, so that two kinds of number never share one."""
+    """Judges a run; every metric name says its method, so that two kinds of number never share one.
+
+    needs_samples: whether it judges samples, which not every objective has.
+    """
+
+    needs_samples = False
 
     def check(self, pipeline) -> None:
         """Raises UsageError where the data cannot serve this evaluator; called before training, not after it."""
@@ -75,6 +80,8 @@ class TwoSample(Evaluator):
     each reported as "<metric>/<name>". Neither: the run's own as it is, as "<metric>". batch: rows sampled at once.
     Data and floor depend on the data alone and are kept between calls.
     """
+
+    needs_samples = True
 
     def __init__(
         self, count: int, floor_pairs: int, seed: int, solvers: dict | None, batch: int, steps: list | tuple = ()

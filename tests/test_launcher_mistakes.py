@@ -66,6 +66,17 @@ ROOT = Path(__file__).parents[1]
         (["traces.evaluation.pictures=abc"], "pictures must be Callable | None, got 'abc'"),
         (["+traces.mine=3"], "mine must be a mapping with a _target_, got 3"),
         (["solver=null"], "solver is null"),
+        (
+            [
+                "model=vit_tiny",
+                "model.patch=4",
+                "model.depth=1",
+                "dataloaders=digits",
+                "network=classifier",
+                "evaluation=images",
+            ],
+            "FeatureDistance judges samples, and this run, which trains losses loss, has none",
+        ),
         (["--gpu", "H100"], "runs take no --gpu; --gpu and others come with --backend modal"),
         (["--verbose"], "runs take no --verbose"),
         (["--resolve"], "runs take no --resolve; --multirun sweeps, --cfg job prints"),

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from runtime.errors import UsageError
 from traces.trace import Trace
 from training.data import Data
+from training.experiment import check_judge
 from training.forward import judged
 from training.frequency import in_steps
 
@@ -42,7 +43,7 @@ class Evaluation(Trace):
         length = self.estimator.steps_per_epoch
         self.steps = [in_steps(e, length, "evaluation.every") for e in (self.every, self.pictures_every)]
         if self.evaluator:
-            self.evaluator.check(self.experiment.pipeline)
+            check_judge(self.evaluator, self.experiment)
         if (self.evaluator or self.pictures) and self.experiment.objective.generates and not self.experiment.solver:
             raise UsageError("solver is null, and this run's samples are evaluated or drawn; needed: solver=NAME, or "
                              "evaluation=none with traces.evaluation.pictures=null.")  # fmt: skip

@@ -157,6 +157,14 @@ def take_average(network: Network, ema: float | bool) -> None:
         write(network.models, judged_arrays(network, None if ema is True else ema))
 
 
+def check_judge(evaluator: Any, experiment: Experiment) -> None:
+    """Raises UsageError where the data can't serve an evaluator, or it judges samples and the run has none."""
+    if getattr(evaluator, "needs_samples", False) and not experiment.objective.generates:
+        raise UsageError(f"{type(evaluator).__name__} judges samples, and this run, which trains "
+                         f"{experiment.learner.trains}, has none; needed: evaluation=none.")  # fmt: skip
+    evaluator.check(experiment.pipeline)
+
+
 def evaluate_run(
     path: str | Path, ema: float | bool = True, change: Callable[[DictConfig], DictConfig] = lambda config: config
 ) -> tuple[dict[str, float], Experiment]:
@@ -182,7 +190,7 @@ def evaluate_run(
             for update in experiment.network.updates:
                 update.averages.reset(update.leaves())
     if evaluator:
-        evaluator.check(experiment.pipeline)
+        check_judge(evaluator, experiment)
     estimator = experiment.estimator
     estimator.summary.latest = {}  # those of the training
     for mode in ("eval", "test"):
