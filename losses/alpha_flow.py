@@ -9,6 +9,7 @@ alpha = 1 is v_g: flow matching. alpha -> 0 is v_g + (t - r) d/dr u: MeanFlow, f
 """
 
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
 
@@ -33,7 +34,7 @@ class AlphaFlow(MeanFlow):
 
     def __init__(
         self,
-        pairs=None,
+        pairs: Callable | None = None,
         moving_share: float = 0.5,
         begin: int = 0,
         end: int = 10_000,

@@ -102,7 +102,7 @@ class AverageVelocity(Conditional):
 
     def __init__(
         self,
-        pairs=None,
+        pairs: Callable | None = None,
         moving_share: float = 0.25,
         conditions: tuple | list = (),
         label_dropout: float = 0.0,

@@ -1,5 +1,7 @@
 """Flow matching: regress a model on the velocity of an interpolant (arXiv 2210.02747, eq. 9; couplings 2302.00482)."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 
 from losses.conditioning import Conditional, like, masked_mean, row_means, source_points
@@ -21,7 +23,7 @@ class FlowMatching(Conditional):
     def __init__(
         self,
         path: Path | None = None,
-        times=None,
+        times: Callable | None = None,
         prediction: Prediction = "velocity",
         coupling: Kind = "independent",
         coupling_span: int = 1,

@@ -13,6 +13,7 @@ guidance scale w and its interval are conditions of the network: one network sam
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import mlx.core as mx
@@ -38,7 +39,7 @@ class IMF(AverageVelocity):
 
     def __init__(
         self,
-        pairs=None,
+        pairs: Callable | None = None,
         jvp_share: float = 0.5,
         power: float = 1.0,
         eps: float = 1e-2,

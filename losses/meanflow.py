@@ -9,6 +9,8 @@ The paper has noise at t=1 and the state at the END of [r, t]; here noise is at 
 With the paper's signs or tangents on this clock the loss still falls, and one-step samples are garbage.
 """
 
+from collections.abc import Callable
+
 import mlx.core as mx
 
 from losses.average_velocity import AverageVelocity, Rows, adaptive_weight, average, average_of, evaluate, row_sums
@@ -30,7 +32,7 @@ class MeanFlow(AverageVelocity):
 
     def __init__(
         self,
-        pairs=None,
+        pairs: Callable | None = None,
         jvp_share: float = 0.25,
         power: float = 1.0,
         eps: float = 1e-2,

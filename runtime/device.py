@@ -30,7 +30,7 @@ def select(device: str = "auto", memory_gib: float | None = None, cache_gib: flo
             "on a Linux machine with an NVIDIA driver."
         )
     if memory_gib is not None and memory_gib <= 0:
-        raise UsageError(f"memory_gib must be positive (GiB) or null, got {memory_gib}.")
+        raise UsageError(f"the memory limit must be above 0 (GiB) or null, got {memory_gib}.")
     if cache_gib is not None and cache_gib < 0:
         raise UsageError(f"cache_gib must be at least 0 (GiB) or null, got {cache_gib}.")
     chosen = mx.Device(mx.cpu if device == "cpu" or not found else mx.gpu)

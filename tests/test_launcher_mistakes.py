@@ -66,6 +66,12 @@ ROOT = Path(__file__).parents[1]
         (["traces.evaluation.pictures=abc"], "pictures must be Callable | None, got 'abc'"),
         (["+traces.mine=3"], "mine must be a mapping with a _target_, got 3"),
         (["solver=null"], "solver is null"),
+        (["loss.times=uniform"], "times must be Callable | None, got 'uniform'"),
+        (["loss=meanflow", "loss.pairs=3"], "pairs must be Callable | None, got 3"),
+        (["optimizer.groups=[{match:'[',learning_rate:1}]"], "match='[' of a parameter group is no regular expression"),
+        (["optimizer.groups=[{match:bias,lr:1}]"], "a parameter group has no key 'lr'; nearest: "),
+        (["optimizer.groups=[{learning_rate:1}]"], "a parameter group is a mapping with `match`"),
+        (["memory_limit_gb=-1"], "the memory limit must be above 0 (GiB) or null, got -1.0"),
         (
             [
                 "model=vit_tiny",

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -25,6 +26,23 @@ OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], float, dict[str, Any]]] = 
 RATE = 1e-3  # of an optimizer that asks for a rate where none is given
 
 Maker = str | Optimizer | Callable[..., Optimizer]
+
+
+def check_groups(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raises UsageError for a parameter group that is no mapping with a regular expression `match` and known keys."""
+    valid = ("match", "optimizer", "learning_rate", "schedule")
+    for group in groups:
+        if not isinstance(group, Mapping) or not isinstance(group.get("match"), str):
+            raise UsageError(f"a parameter group is a mapping with `match`, a regular expression; got {group!r}.")
+        for key in group:
+            if key not in valid:
+                raise UsageError(f"a parameter group has no key {key!r}; nearest: {closest(key, list(valid))}.")
+        try:
+            re.compile(group["match"])
+        except re.error as error:
+            raise UsageError(
+                f"match={group['match']!r} of a parameter group is no regular expression: {error}."
+            ) from error
 
 
 class Group:

@@ -12,7 +12,7 @@ from runtime.errors import UsageError
 from runtime.op import Batch, Op, by_name, masked_mean
 from runtime.scheduler import Scheduler
 from training.ema import Averages
-from training.group import Group, Maker
+from training.group import Group, Maker, check_groups
 
 Leaves = dict[str, mx.array]
 
@@ -78,6 +78,7 @@ class UpdateOp(Op):
         self.norm_of = global_norm
         self.gradients, self.defer = gradients, defer
         self.models = {name: model} if name else by_name(model)
+        check_groups(groups)
         outer = {"match": "", "learning_rate": learning_rate, "schedule": schedule}
         everything = model.trainable_parameters()
         self.scheduler = optimizer if isinstance(optimizer, Scheduler) else None

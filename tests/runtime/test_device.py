@@ -46,7 +46,7 @@ def test_limits_reach_mlx():
 def test_wrong_values_name_what_was_got():
     with pytest.raises(UsageError, match="'tpu'"):
         select("tpu")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(UsageError, match="memory_gib.*0"):
+    with pytest.raises(UsageError, match="the memory limit must be above 0 .*0"):
         select("cpu", memory_gib=0)
     with pytest.raises(UsageError, match="cache_gib.*-1"):
         select("cpu", cache_gib=-1)

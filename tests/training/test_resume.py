@@ -227,6 +227,11 @@ def test_keeps_last_best_and_archives(tmp_path):
     }  # fmt: skip
 
 
+def test_a_monitor_that_is_never_logged_is_told(tmp_path, capsys):
+    run(tmp_path / "r", "traces.checkpoints.keep_best=1", "traces.checkpoints.monitor=eval/los", "max_steps=10")
+    assert "keep_best=1 kept nothing, 'eval/los' was never logged; nearest: eval/loss" in capsys.readouterr().out
+
+
 def test_load_run_and_eval_checkpoint_need_the_file_alone(tmp_path):
     summary = run(tmp_path / "r")
     file = checkpoint.find(tmp_path / "r")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from runtime.errors import UsageError
+from runtime.errors import UsageError, closest
 from runtime.timing import StepClock
 from traces.trace import Trace
 from training import checkpoint
@@ -125,8 +125,13 @@ class CheckpointSaver(Trace):
             self._last_save()
 
     def on_end(self, data: Data) -> None:
-        """The last save."""
+        """The last save; says where there was nothing to know the best ones by."""
         self._last_save()
+        latest = self.estimator.summary.latest
+        if self.keep_best and self.monitor not in latest and self.estimator.world.rank == 0:
+            known = closest(self.monitor, [name for name in latest if isinstance(latest[name], int | float)])
+            print(f"warning: keep_best={self.keep_best} kept nothing, {self.monitor!r} was never logged; nearest: "
+                  f"{known or 'none'}.")  # fmt: skip
 
     def _last_save(self) -> None:
         """After a signal too; an error here ends the run with an error."""
