@@ -225,8 +225,7 @@ def _single(overrides: list[str]) -> int:
             "run_name is missing; name your run, for example: python launcher.py run_name=first (or --help)."
         )
     if yes(overrides, "resume"):
-        stored = Path(told(overrides, "output_dir") or "outputs") / name / "overrides.json"
-        overrides = merged(json.loads(stored.read_text()) if stored.exists() else [], overrides)
+        overrides = merged(_stored(Path(told(overrides, "output_dir") or "outputs") / name), overrides)
     config = compose(overrides)
     several = config.distributed
     if several.processes > 1 and not placed():
@@ -234,6 +233,15 @@ def _single(overrides: list[str]) -> int:
         return together(command, several.processes, several.backend, config.device)
     train(config, Path(config.output_dir) / config.run_name, overrides)
     return 0
+
+
+def _stored(folder: Path) -> list[str]:
+    """The overrides of a run's earlier sittings; none where it has none."""
+    file = folder / "overrides.json"
+    try:
+        return json.loads(file.read_text()) if file.exists() else []
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged ({error}); delete it and give the run's overrides again.") from error
 
 
 def _shown(arguments: list[str]) -> int:

@@ -36,6 +36,14 @@ def test_a_sitting_that_fails_before_its_first_step_is_not_remembered(mistake, t
     assert json.loads(Path("outputs/t/summary.json").read_text())["steps"] == 3
 
 
+def test_damaged_overrides_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("outputs/t").mkdir(parents=True)
+    Path("outputs/t/overrides.json").write_text('["run_name')
+    assert launcher.main(["run_name=t", "resume=true"]) == 2
+    assert "outputs/t/overrides.json is damaged" in capsys.readouterr().err
+
+
 def test_a_new_run_that_fails_before_its_first_step_leaves_its_name_free(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert launcher.main([*TINY, "evaluation=none", "save_every=2x"]) == 2

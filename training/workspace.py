@@ -56,7 +56,7 @@ class Workspace(Guest):
         told = folder / "overrides.json"
         self._before = told.read_text() if told.exists() else None
         self._config = self._write_config()
-        told.write_text(json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))]))
+        self._write_overrides(json.dumps([o for o in overrides if not o.startswith(("resume=", "overwrite="))]))
         track = config.trackio
         self.tracker = Tracker(folder, track.project, config.run_name, plain, track.enabled)
 
@@ -84,7 +84,7 @@ class Workspace(Guest):
             for name in ("overrides.json", "trackio_run.json", "log.txt"):
                 (self.folder / name).unlink(missing_ok=True)
         elif self._before is not None:
-            (self.folder / "overrides.json").write_text(self._before)
+            self._write_overrides(self._before)
         self._config.unlink()
 
     def _write_config(self) -> Path:
@@ -97,6 +97,12 @@ class Workspace(Guest):
             path = self.folder / f"resume-{max(taken, default=0) + 1}.yaml"
         path.write_text(OmegaConf.to_yaml(self.config, resolve=True))
         return path
+
+    def _write_overrides(self, text: str) -> None:
+        """Whole or not at all: the next sitting reads them before anything else."""
+        temporary = self.folder / "overrides.json.tmp"
+        temporary.write_text(text)
+        temporary.replace(self.folder / "overrides.json")
 
     def say(self, text: str) -> None:
         """Prints, and keeps in log.txt."""

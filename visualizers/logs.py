@@ -95,14 +95,16 @@ def group_names(names: Sequence[str], pattern: str | None) -> dict[str, str]:
 
 
 def chosen(known: Sequence[str], ignore: Sequence[str] = (), include: Sequence[str] = ()) -> list[str]:
-    """Metrics by names or patterns such as perf/*; UsageError for a pattern that fits none."""
+    """Metrics by names or patterns such as perf/*; UsageError for a pattern that fits none, and where none is left."""
+    if not known:
+        raise UsageError("nothing was logged by these runs: shorter than trackio.log_every steps, and not evaluated?")
     for pattern in (*ignore, *include):
         if not any(fnmatch(name, pattern) for name in known):
             raise UsageError(f"no run has logged {pattern!r}; nearest: {closest(pattern, list(known))}.")
     kept = [name for name in known if not include or any(fnmatch(name, pattern) for pattern in include)]
     kept = [name for name in kept if not any(fnmatch(name, pattern) for pattern in ignore)]
     if not kept:
-        raise UsageError(f"no metric is left to draw of {', '.join(known) or 'none'}.")
+        raise UsageError(f"no metric is left to draw of {', '.join(known)}.")
     return kept
 
 

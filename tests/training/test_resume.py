@@ -232,6 +232,16 @@ def test_a_monitor_that_is_never_logged_is_told(tmp_path, capsys):
     assert "keep_best=1 kept nothing, 'eval/los' was never logged; nearest: eval/loss" in capsys.readouterr().out
 
 
+def test_damaged_files_of_later_steps_make_room_for_new_ones(tmp_path):
+    run(tmp_path / "r", "max_steps=20")
+    for file in (tmp_path / "r" / "checkpoints").iterdir():
+        os.truncate(file, 100)
+    run(tmp_path / "r", "resume=true", "max_steps=10")
+    names = sorted(path.name for path in (tmp_path / "r" / "checkpoints").iterdir())
+    assert names == ["step_00000005.safetensors", "step_00000010.safetensors"]
+    assert load_run(tmp_path / "r").step == 10
+
+
 def test_load_run_and_eval_checkpoint_need_the_file_alone(tmp_path):
     summary = run(tmp_path / "r")
     file = checkpoint.find(tmp_path / "r")

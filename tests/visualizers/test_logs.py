@@ -72,3 +72,8 @@ def test_several_runs_smoothed_on_a_logarithmic_axis(figure_of, tmp_path):
     assert np.isnan(second[1]) and second[[0, 2]] == pytest.approx([4.0, (0.5 * 0.5 * 4 + 0.5 * 2) / 0.75])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second"]
     assert [text.get_text() for text in figure_of([a, b]).legends[0].get_texts()] == ["a", "b"]
+
+
+def test_runs_that_logged_nothing_are_told():
+    with pytest.raises(UsageError, match="nothing was logged by these runs"):
+        logs.chosen([])

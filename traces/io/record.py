@@ -183,7 +183,10 @@ class CheckpointSaver(Trace):
         to.hardlink_to(path)
 
     def _prune(self, folder: Path) -> None:
-        for path in sorted(folder.glob("step_*.safetensors"))[: -self.keep_last]:
+        # files of later steps are damaged: a run goes on from the newest whole one
+        files = sorted(folder.glob("step_*.safetensors"))
+        ahead = [path for path in files if path.name > f"step_{self.estimator.step:08d}.safetensors"]
+        for path in [*files[: len(files) - len(ahead)][: -self.keep_last], *ahead]:
             path.unlink()
         kept = {f"best_{name}" for _, name in self.best}
         for path in folder.glob("best_step_*.safetensors"):
