@@ -42,17 +42,8 @@ __all__ = ["load_run", "main", "train"]
 # Hydra's flags that print something and train nothing, those that go with them, and a backend's
 PRINTING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 BESIDE = ("--resolve", "--package", "-p")
-GPU_FLAGS = (
-    "--gpu",
-    "--timeout",
-    "--retries",
-    "--cuda",
-    "--detach",
-    "--no-detach",
-    "--dry-run",
-    "--volume",
-    "--secret",
-)
+GPU_FLAGS = ("--gpu", "--timeout", "--retries", "--cuda", "--detach", "--no-detach", "--dry-run", "--volume",
+             "--secret")  # fmt: skip
 
 USAGE = """usage: python launcher.py run_name=NAME [group=option ...] [key=value ...]
 
@@ -81,7 +72,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str] | None = None, 
     experiment = assemble(config, world)
     workspace = Guest(folder) if world.rank else Workspace(config, folder, overrides or [])
     estimator = experiment.estimator
-    estimator.workspace = workspace
+    estimator.workspace, estimator.on_ready = workspace, workspace.settle
     estimator.traces.extend(traces)
     first: int | None = None  # the step that this sitting starts from
     try:

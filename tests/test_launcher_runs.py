@@ -50,6 +50,29 @@ def test_a_new_run_that_fails_before_its_first_step_leaves_its_name_free(tmp_pat
     assert launcher.main([*TINY, "evaluation=none"]) == 0
 
 
+def test_a_run_is_replaced_only_when_the_next_one_can_be_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Path("outputs/t")
+
+    def files():
+        return {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    assert launcher.main([*TINY, "evaluation=none"]) == 0
+    first = files()
+    late = [*TINY, "evaluation=none", "overwrite=true", "model.hidden=12"]
+    assert launcher.main([*late, "traces.saver={_target_: traces.BestModelSaver, metric: nowhere}"]) == 2
+    assert files() == first
+    (run / ".replaced").mkdir()  # a sitting was killed after it had put the first aside, then one fails
+    for path in list(run.iterdir()):
+        if path.name not in (".lock", ".replaced"):
+            path.rename(run / ".replaced" / path.name)
+    (run / "config.yaml").write_text("half: written")
+    assert launcher.main([*late, "save_every=2x"]) == 2
+    assert files() == first
+    assert launcher.main(late) == 0
+    assert not (run / ".replaced").exists() and "hidden: 12" in (run / "config.yaml").read_text()
+
+
 def test_a_folder_may_have_any_name_and_resume_finds_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for place, typed in {"a (ü) 'b'": "a (ü) 'b'", "c d": "'c d'"}.items():

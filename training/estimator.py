@@ -1,7 +1,7 @@
 """The loop: batches in, steps, traces told of everything, evaluations when due."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,10 @@ class Estimator:
         self.train_step = TrainStep(network, accumulate, precision, compile, self.steps_per_epoch, world=world)
         self.forward = {mode: ForwardStep(network, mode, compile) for mode in ("eval", "test", "infer")}
         self.step, self.elapsed, self.interrupted = 0, 0.0, 0
-        self.agreement = Agreement(world)
-        self.summary = Summary()
+        self.agreement, self.summary = Agreement(world), Summary()
         self.mode, self._sitting = "train", ("train", "eval")  # the mode now, and the modes that on_begin serves
         self.workspace: Any = None  # the run's folder, for traces that write
+        self.on_ready: Callable[[], None] = lambda: None  # called when nothing hinders the first step any more
         self._reason: str | None = None
         self.judges = True  # whether samples are judged at the end
 

@@ -48,6 +48,7 @@ def warm_up(estimator: Any, modes: Sequence[str]) -> None:
         told = ", ".join(f"{key} ({', '.join(own)})" for key, own in _unused(estimator, notes).items())
         if told:
             print(f"warning: no op, update or trace reads these keys: {told}.")
+        estimator.on_ready()
 
 
 def changes(estimator: Any) -> list[int]:

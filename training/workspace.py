@@ -33,6 +33,9 @@ class Guest:
     def say(self, text: str) -> None:
         """Nothing: rank 0 says it."""
 
+    def settle(self) -> None:
+        """Nothing: rank 0 replaces."""
+
     def withdraw(self) -> None:
         """Nothing: rank 0 wrote it."""
 
@@ -50,6 +53,7 @@ class Workspace(Guest):
         super().__init__(folder)
         self.config = config
         self._lock: TextIO | None = None
+        self._replaced = folder / ".replaced"  # where a run stands aside until what overwrites it is ready to train
         self._open_folder(config.resume, config.overwrite)
         plain: Any = OmegaConf.to_container(config, resolve=True)
         self.meta = {"run_name": config.run_name, "config": plain, "provenance": checkpoint.provenance()}
@@ -69,17 +73,39 @@ class Workspace(Guest):
             )
         self._lock = locked(self.folder)
         if existed and overwrite and not resume:
-            for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != ".lock":
-                    path.unlink()
+            if self._replaced.is_dir():  # of a sitting that was killed before its first step: what it wrote is nothing
+                self._clear()
+            else:
+                self._replaced.mkdir()
+                for path in self._contents():
+                    path.rename(self._replaced / path.name)
+
+    def _contents(self) -> list[Path]:
+        """What is the run's, without what it replaces."""
+        return [path for path in self.folder.iterdir() if path.name not in (".lock", self._replaced.name)]
+
+    def _clear(self) -> None:
+        for path in self._contents():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def settle(self) -> None:
+        """Removes the run that this one replaces, now that this one can be trained."""
+        shutil.rmtree(self._replaced, ignore_errors=True)
 
     def withdraw(self) -> None:
         """Takes back what a sitting that ended before its first step said of itself: the next is not held to it.
 
-        The folder of a new run is then as good as none.
+        The folder of a new run is then as good as none, or again that of the run it was to replace.
         """
+        if self._replaced.is_dir():
+            self._clear()
+            for path in self._replaced.iterdir():
+                path.rename(self.folder / path.name)
+            self._replaced.rmdir()
+            return
         if self._config.name == "config.yaml":
             for name in ("overrides.json", "trackio_run.json", "log.txt"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -118,6 +144,7 @@ class Workspace(Guest):
 
     def close(self) -> None:
         """Lets go of the folder."""
+        self.settle()
         if self._lock is not None:
             self._lock.close()
 
