@@ -103,6 +103,20 @@ def test_an_existing_run_is_refused_unless_told_what_to_do(tmp_path):
     assert not (tmp_path / "r" / "checkpoints" / "step_00000005.safetensors").exists()
 
 
+def test_a_run_that_ends_by_bad_losses_saves_and_keeps_what_was_saved_before(tmp_path):
+    folder = tmp_path / "r"
+    run(folder, "max_steps=5", "save_every=null", "traces.checkpoints.keep_last=1")
+    more = ["resume=true", "optimizer.learning_rate=1e30", "optimizer.clip=null", "save_every=null"]
+    with pytest.raises(UsageError, match="updates in a row up to step"):
+        run(folder, *more, "max_steps=60", "traces.checkpoints.keep_last=1", "eval_every=null")
+    first, last = sorted((folder / "checkpoints").iterdir())
+    assert first.name == "step_00000005.safetensors"
+    before, after = (checkpoint.load(path)[0] for path in (first, last))
+    assert all(mx.isfinite(after[name]).all().item() for name in after if name.startswith("models."))
+    assert any(not mx.array_equal(after[name], before[name]).item() for name in after if name.startswith("models."))
+    assert after["streak"].item() >= 10
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_rest_follows_on_resume(tmp_path, number):
     run(tmp_path / "whole", "save_every=null")

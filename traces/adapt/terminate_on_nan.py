@@ -7,6 +7,7 @@ import numpy as np
 
 from runtime.errors import UsageError
 from runtime.op import as_tuple
+from traces.io.record import CheckpointSaver
 from traces.trace import Trace
 from training.data import Data, as_numpy
 
@@ -14,7 +15,8 @@ from training.data import Data, as_numpy
 class TerminateOnNaN(Trace):
     """Ends the run with an error once `patience` updates in a row were skipped for a loss or gradient not finite.
 
-    Looks every `every` steps, since looking waits for the device. monitor_names: keys that stop the run (without an
+    Looks every `every` steps, since looking waits for the device. Checkpoints are saved first, none is removed; the
+    weights are those before the first bad step. monitor_names: keys that stop the run (without an
     error) as soon as one is NaN or infinite: losses, what updates report, and what earlier traces write; "*" for all
     of these; None for the losses of evaluations.
     """
@@ -36,6 +38,8 @@ class TerminateOnNaN(Trace):
             return None
         if (streak := cast(int, data["streak"].item())) >= self.patience:
             losses = ", ".join(f"{name}={data[name].item()}" for name in estimator.train_step.losses if name in data)
+            for saver in (trace for trace in estimator.traces if isinstance(trace, CheckpointSaver)):
+                saver.rescue()
             raise UsageError(
                 f"{streak} updates in a row up to step {estimator.step} had a loss or gradient that is not finite "
                 f"({losses}); finite numbers are needed. The weights are those before the first of them; try a lower "

@@ -133,6 +133,11 @@ class CheckpointSaver(Trace):
             print(f"warning: keep_best={self.keep_best} kept nothing, {self.monitor!r} was never logged; nearest: "
                   f"{known or 'none'}.")  # fmt: skip
 
+    def rescue(self) -> None:
+        """Saves beside all that is there, before an error ends the run; of several processes none can do so alone."""
+        if not self.estimator.world.many and self.saved_at != self.estimator.step:
+            self._try_save(archive=False, prune=False)
+
     def _last_save(self) -> None:
         """After a signal too; an error here ends the run with an error."""
         if self.saved_at == self.estimator.step:
@@ -146,13 +151,13 @@ class CheckpointSaver(Trace):
                 "there and go on with resume=true."
             ) from error
 
-    def _try_save(self, archive: bool) -> None:
+    def _try_save(self, archive: bool, prune: bool = True) -> None:
         try:
-            self._save(archive)
+            self._save(archive, prune)
         except OSError as error:
             print(f"warning: checkpoint at step {self.estimator.step} not saved ({error}); older ones are untouched.")
 
-    def _save(self, archive: bool) -> None:
+    def _save(self, archive: bool, prune: bool = True) -> None:
         estimator, workspace = self.estimator, self.estimator.workspace
         arrays = estimator.state_arrays()
         if estimator.world.rank:
@@ -168,7 +173,8 @@ class CheckpointSaver(Trace):
             self._link(path, path.with_name(f"{workspace.meta['run_name']}_epoch_{estimator.epoch:04d}.safetensors"))
         if better:
             self._link(path, path.with_name(f"best_{path.name}"))
-        self._prune(path.parent)
+        if prune:
+            self._prune(path.parent)
 
     def _rank(self, name: str, value: float | None) -> bool:
         """Whether this value is among the best; keeps the list. What is not finite is never among them."""
