@@ -2,7 +2,7 @@
 
 The gradient of a concatenation is a view, which a CPU's MLX sums over pixels at 4 to 9 ns a number and which everything
 that reads it as rows copies anew: here it is copied once, and the sum is a product with ones. On CUDA MLX's sum over
-pixels takes 3 to 9 times as long as `column_sums`.
+pixels takes 1.2 to 9 times as long as `column_sums`.
 """
 
 from collections.abc import Callable
