@@ -5,7 +5,7 @@ MLX takes 60 and 25 us for a UNet's (131072, 128) in bf16 on an H200, where its 
 
 import mlx.core as mx
 
-from runtime.cuda_launch import launch
+from runtime.cuda_launch import EIGHT, launch
 
 WIDTH = 8  # columns of a thread in the first pass
 THREADS = 256
@@ -14,7 +14,6 @@ COLUMNS, ROWS = 32, 16  # of a block of the second
 FEW = 512  # rows that one pass takes
 
 PUT = "template <typename U> __device__ inline void put(U* to, float value) { *to = U(value); }\n"
-EIGHT = "template <typename T> struct alignas(16) Eight { T at[8]; };\n"
 
 # A block sums `dims[2]` rows of 8 W columns. dims: rows, columns, rows of a block. Sums are always in the same order.
 TALL = r"""

@@ -15,6 +15,11 @@ from runtime.custom import custom_function
 Elementwise = Callable[[mx.array], mx.array]
 
 
+def widened(x: mx.array) -> mx.array:
+    """x (...) in float32; float64 stays."""
+    return x if x.dtype == mx.float64 else x.astype(mx.float32)
+
+
 def with_slope(function: Elementwise, slope: Elementwise) -> Elementwise:
     """An elementwise function of one array whose derivative is `slope`."""
 

@@ -7,14 +7,10 @@ A thread takes 8 neighbouring numbers of g and of u.
 
 import mlx.core as mx
 
-from runtime.cuda_launch import launch
+from runtime.cuda_launch import EIGHT, launch
 
 THREADS = 256  # of a block
 LIMIT = 1 << 31  # pieces of 8 numbers that an int counts
-
-HEADER = r"""
-template <typename T> struct alignas(16) Eight { T at[8]; };
-"""
 
 # dims: pieces of a row of y, pieces of y.
 BEGIN = r"""
@@ -57,7 +53,7 @@ def run(name: str, body: str, inputs: dict, outputs: dict) -> mx.array:
     rows, _, width = inputs["x"].shape
     row, pieces = width // 8, rows * width // 8
     blocks = (pieces + THREADS - 1) // THREADS
-    return launch(f"gate_{name}", HEADER, BEGIN + body, inputs, outputs, {}, [row, pieces], None, blocks, THREADS)[0]
+    return launch(f"gate_{name}", EIGHT, BEGIN + body, inputs, outputs, {}, [row, pieces], None, blocks, THREADS)[0]
 
 
 def forward(x: mx.array) -> mx.array:

@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from models import derived, elementary, group_norm_cpu, group_norm_cuda
+from models.elementary import widened
 from runtime.cuda_launch import available
 from runtime.errors import UsageError
 
@@ -85,11 +86,6 @@ def affine(weight: mx.array, bias: mx.array, modulation: mx.array | None) -> tup
         return a, d
     scale, shift = mx.split(widened(modulation)[:, None, None], 2, axis=-1)
     return a * (1 + scale), d * (1 + scale) + shift
-
-
-def widened(x: mx.array) -> mx.array:
-    """x (...) in float32; float64 stays."""
-    return x if x.dtype == mx.float64 else x.astype(mx.float32)
 
 
 def expression(

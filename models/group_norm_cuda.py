@@ -14,15 +14,14 @@ import math
 import mlx.core as mx
 
 from models.column_sums_cuda import PUT, short
-from runtime.cuda_launch import THREADS, launch
+from runtime.cuda_launch import EIGHT, THREADS, launch
 
 WIDTH = 8  # channels of a thread
 
 HEADER = (
     PUT
+    + EIGHT
     + r"""
-template <typename T> struct alignas(16) Eight { T at[8]; };
-
 __device__ inline float slope(float z, bool silu) {
   if (!silu) return 1.0f;
   float s = 1.0f / (1.0f + __expf(-z));

@@ -7,15 +7,15 @@ A warp takes a token and keeps it in registers, 8 neighbouring features a lane a
 
 import mlx.core as mx
 
-from runtime.cuda_launch import launch
+from runtime.cuda_launch import EIGHT, launch
 
 WARPS, WIDEST = 8, 1536  # warps of a block; features
 TOKENS = 32  # of a block of the gradient, all of one image
 
 # K: chunks of 256 features. dims: all tokens, tokens of an image, features.
-HEADER = r"""
-template <typename T> struct alignas(16) Eight { T at[8]; };
-
+HEADER = (
+    EIGHT
+    + r"""
 template <typename T, int K> __device__ inline void load(float (&to)[K][8], const T* from, int lane, int D) {
   for (int k = 0; k < K; k++) {
     const int at = 256 * k + 8 * lane;
@@ -72,6 +72,7 @@ template <int K> __device__ inline void project(float (&v)[K][8], const float (&
     for (int i = 0; i < 8; i++) v[k][i] = rstd * (v[k][i] - level - xhat[k][i] * along);
 }
 """
+)
 
 BEGIN = r"""
   const int L = dims[1], D = dims[2], warp = threadIdx.x / 32, lane = threadIdx.x % 32;

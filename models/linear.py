@@ -9,6 +9,7 @@ import mlx.nn as nn
 
 from models import column_sums_cuda
 from models.derived import derived
+from models.ones import ones
 from runtime.cuda_launch import available
 from runtime.custom import custom_function
 from runtime.quantized import QuantizedLinear
@@ -25,8 +26,7 @@ def column_sums(x: mx.array) -> mx.array:
     if available(x) and column_sums_cuda.fits(rows):
         return kernels(rows)[0]
     parts = math.gcd(len(rows), PARTS)
-    ones = mx.ones((1, len(rows) // parts), x.dtype)
-    return (ones @ rows.reshape(parts, -1, x.shape[-1])).sum(axis=(0, 1))
+    return (ones(len(rows) // parts, x.dtype) @ rows.reshape(parts, -1, x.shape[-1])).sum(axis=(0, 1))
 
 
 kernels = derived(lambda rows: [column_sums_cuda.tall(rows)], lambda rows: [rows.sum(axis=0)])

@@ -7,7 +7,7 @@ from types import ModuleType
 import mlx.core as mx
 
 from models import derived, layer_norm_cuda
-from models.elementary import layer_norm
+from models.elementary import layer_norm, widened
 from runtime.cuda_launch import available
 from runtime.errors import UsageError
 
@@ -45,7 +45,7 @@ def expression(eps: float) -> Callable[..., list[mx.array]]:
     """What `fused` computes, in MLX's operations."""
 
     def f(x, a, s):
-        y = x if x.dtype == mx.float64 else x.astype(mx.float32)
+        y = widened(x)
         y = y - y.mean(axis=-1, keepdims=True)
         y = y * mx.rsqrt(mx.square(y).mean(axis=-1, keepdims=True) + eps)
         return [(y * a[:, None] + s[:, None]).astype(x.dtype)]

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from models import residual_norm_cuda
 from models.derived import derived, filled
-from models.elementary import apart
+from models.elementary import apart, widened
 from runtime.cuda_launch import available
 from runtime.custom import custom_function
 from runtime.errors import UsageError
@@ -45,7 +45,7 @@ def expression(axis: int, eps: float) -> Callable[..., list[mx.array]]:
     """What `fused` computes, in MLX's operations: y and the factor."""
 
     def f(x, branch):
-        wide = x if x.dtype == mx.float64 else x.astype(mx.float32)
+        wide = widened(x)
         wide = wide + branch.astype(wide.dtype)
         factor = mx.rsqrt(wide.square().mean(axis=axis, keepdims=True) + eps)
         return [(wide * factor).astype(x.dtype), factor]

@@ -19,9 +19,9 @@ def averaged(
     Gradients travel as they come, in the precision of the forward pass. Those of `sharded` leaves are means already.
     told: numbers whose bits are wishes; they come back as `wished`.
     """
-    told = {name: wishes(number) for name, number in told.items()}
     if not world.many:
-        return losses, gradients, changed, {name: wished(array) for name, array in told.items()}
+        return losses, gradients, changed, told
+    told = {name: wishes(number) for name, number in told.items()}
     floating = {path: array for path, array in changed.items() if mx.issubdtype(array.dtype, mx.floating)}
     whole = {key: {p: g for p, g in own.items() if p not in sharded} for key, own in gradients.items()}
     kinds = [losses, floating, told, *whole.values()]

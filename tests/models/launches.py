@@ -11,7 +11,9 @@ def watched(monkeypatch, look):
     Arrays and scalars must be those of the kernel's signature, in its order.
     """
 
-    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, grid, threadgroup, **_):
+    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, grid, threadgroup,
+            ensure_row_contiguous, **_):  # fmt: skip
+        assert ensure_row_contiguous
         text = compiled_source.decode()
         head = text.split(f"{name}(")[1].split(")")[0].split(", ")
         given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]

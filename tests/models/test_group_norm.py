@@ -11,6 +11,7 @@ from models.group_norm import GroupNorm, expression, fused
 from runtime import cuda_launch, nvrtc
 from runtime.errors import UsageError
 from tests.models import group_norm_formulas as formulas
+from tests.models.launches import watched
 
 SIZES = [(2, 4, 4, 16, 2), (1, 3, 5, 24, 1), (2, 2, 2, 64, 8)]  # B H W C groups
 
@@ -200,19 +201,11 @@ def test_blocks_hold_whole_groups_and_whole_warps():
 def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
     seen, sources = {}, []
 
-    def run(name, compiled_source, inputs, scalars, output_shapes, output_dtypes, **options):
-        head = compiled_source.decode().split(f"{name}(")[1].split(")")[0].split(", ")
-        given = [f"const {nvrtc.TYPES[a.dtype]}*" for a in inputs] + [f"{nvrtc.TYPES[d]}*" for d in output_dtypes]
-        given += [type(value).__name__ for value in scalars]
-        assert [part.rsplit(" ", 1)[0] for part in head] == given
-        seen[name] = ([part.split(" ")[-1] for part in head], scalars, options["ensure_row_contiguous"])
-        sources.append(compiled_source.decode())
-        return [mx.zeros(shape, kind) for shape, kind in zip(output_shapes, output_dtypes, strict=True)]
+    def look(name, text, scalars, *_):
+        seen[name] = ([part.split(" ")[-1] for part in text.split(f"{name}(")[1].split(")")[0].split(", ")], scalars)
+        sources.append(text)
 
-    monkeypatch.setattr(nvrtc, "library", object)
-    monkeypatch.setattr(nvrtc, "architecture", lambda: "sm_90a")
-    monkeypatch.setattr(nvrtc, "compiled", lambda source, target: source.encode())
-    monkeypatch.setattr(mx.fast, "precompiled_cuda_kernel", run)
+    watched(monkeypatch, look)
     x, row, modulation = mx.zeros((2, 4, 4, 128), dtype), mx.zeros(128), mx.zeros((2, 256), dtype)
     y, statistics = group_norm_cuda.forward(x, row, row, groups=16, eps=1e-6, silu=True)
     own = group_norm_cuda.backward(x, row, row, modulation, statistics, x, groups=16, silu=True)
@@ -223,9 +216,9 @@ def test_own_kernels_are_given_what_their_signatures_name(dtype, monkeypatch):
         "forward": ["x", "weight", "bias", "y", "stats"],
         "backward": ["x", "g", "weight", "bias", "modulation", "stats", "dx", "part", "dmodulation"],
     }
-    for name, (_, scalars, contiguous) in seen.items():
+    for name, (_, scalars) in seen.items():
         sizes = [2, 128] if name == "row_sums" else [16, 128, 8, 64, 64]
-        assert contiguous and scalars == [*sizes, bits(1e-6) if name.endswith("forward") else 0]
+        assert scalars == [*sizes, bits(1e-6) if name.endswith("forward") else 0]
     moving = {(): [], (0, 1): ["tweight", "tbias"], (1,): ["tweight", "tbias"], (2,): ["tmodulation"]}
     for which, more in moving.items():
         along = [a if i in which else None for i, a in enumerate((row, row, modulation))]

@@ -16,9 +16,9 @@ class TerminateOnNaN(Trace):
     """Ends the run with an error once `patience` updates in a row were skipped for a loss or gradient not finite.
 
     Looks every `every` steps, since looking waits for the device. Checkpoints are saved first, none is removed; the
-    weights are those before the first bad step. monitor_names: keys that stop the run (without an
-    error) as soon as one is NaN or infinite: losses, what updates report, and what earlier traces write; "*" for all
-    of these; None for the losses of evaluations.
+    weights are those before the first bad step. monitor_names: keys that stop the run (without an error) as soon as
+    one is NaN or infinite: losses, what updates report, and what earlier traces write; "*" for all of these; None for
+    the losses of evaluations.
     """
 
     def __init__(self, monitor_names: str | Sequence[str] | None = None, mode: str | Sequence[str] | None = None,
